@@ -1,0 +1,44 @@
+"""Numbers that travel in records, with their names: node events, drop causes, sensor states, severities.
+
+A number is never reused. The gateway, the documents and the node all read this one table.
+"""
+
+INFO = 0
+WARNING = 1
+ERROR = 2
+SEVERITIES = ("info", "warning", "error")
+
+BOOT = 1
+DROP = 2
+CRASH = 3
+CONFIG = 4
+SENSOR = 5
+EPOCH = 6
+JOURNAL = 7
+TIME = 8
+SLOT = 9
+
+# number: (name, severity, meaning of arg1, meaning of arg2)
+EVENTS = {
+    BOOT: ("boot", INFO, "reset cause", "boots without success"),
+    DROP: ("drop", WARNING, "epoch", "records"),
+    CRASH: ("crash", ERROR, "uptime s", "reset cause"),
+    CONFIG: ("config", ERROR, "0", "0"),
+    SENSOR: ("sensor", WARNING, "sensor number", "state"),
+    EPOCH: ("epoch", INFO, "new epoch", "reason"),
+    JOURNAL: ("journal", ERROR, "records", "0"),
+    TIME: ("time", INFO, "uptime s", "Unix s - 1577836800"),
+    SLOT: ("slot", INFO, "slot number", "1 = on trial"),
+}
+
+DROP_FULL = 1
+DROP_DAMAGED = 2
+DROP_CAUSES = {DROP_FULL: "journal_full", DROP_DAMAGED: "journal_damaged"}
+
+SENSOR_STATES = ("off", "warming_up", "ok", "silent", "faulty")
+
+
+def event_name(number: int) -> str:
+    """Return the stable name of an event number; `event-N` for one that this version does not know."""
+    known = EVENTS.get(number)
+    return known[0] if known else "event-%d" % number

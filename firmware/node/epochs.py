@@ -1,0 +1,31 @@
+"""The epoch in non-volatile storage: written, and read back, before anything is sent under it."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from esp32 import NVS
+
+_KEY = "epoch"
+
+
+class Epochs:
+    """Keeps the epoch in the NVS namespace that is handed in; `least` is the lowest one that nothing on this
+    node has used."""
+
+    def __init__(self, nvs: "NVS", least: int) -> None:
+        self._nvs = nvs
+        self.least = least
+
+    def load(self) -> "int | None":
+        """Return the epoch of the last boot, or None where none is stored: new, erased or damaged."""
+        try:
+            return self._nvs.get_i32(_KEY)
+        except OSError:
+            return None
+
+    def save(self, epoch: int) -> None:
+        """Store an epoch durably. Raises OSError where it cannot be read back."""
+        self._nvs.set_i32(_KEY, epoch)
+        self._nvs.commit()
+        if self._nvs.get_i32(_KEY) != epoch:
+            raise OSError("epoch %d was not stored: the NVS partition is damaged" % epoch)
+        self.least = max(self.least, epoch)

@@ -1,0 +1,50 @@
+"""Runs every test of tests/both on the real MicroPython VM; pytest itself runs them on CPython.
+
+One interpreter a file; each test that failed there is named here. The heap is larger than a node's, because
+the tests hold both ends of a conversation; what a node alone needs is tested in hil_tests.
+"""
+
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from simpang.rig.interpreter import find_tool
+
+ROOT = Path(__file__).resolve().parent.parent
+BOTH = ROOT / "tests" / "both"
+HEAP = "8m"
+RUNNER = ROOT / "tests" / "vm_runner.py"
+
+
+@pytest.mark.parametrize("path", sorted(BOTH.glob("test_*.py")), ids=lambda path: path.stem)
+def test_file_on_the_vm(path: Path, tmp_path: Path, seed: int) -> None:
+    folders = [BOTH, ROOT / "protocol", ROOT / "firmware", ROOT / "tools" / "simpang" / "rig"]
+    environment = dict(os.environ, MICROPYPATH=":".join([*map(str, folders), ".frozen"]))
+    result = subprocess.run(
+        [find_tool("micropython"), "-X", f"heapsize={HEAP}", str(RUNNER), path.stem, str(seed)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0 and "0 failed" in result.stdout, result.stdout + result.stderr
+
+
+def test_the_runner_reports_failures(tmp_path: Path) -> None:
+    number = random.randrange(10**6)
+    (tmp_path / "test_wrong.py").write_text(f"def test_wrong():\n    assert {number} == 0\n")
+    environment = dict(os.environ, MICROPYPATH=f"{tmp_path}:.frozen")
+    result = subprocess.run(
+        [find_tool("micropython"), str(RUNNER), "test_wrong", "1"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 1 and "test_wrong" in result.stdout

@@ -1,0 +1,259 @@
+"""The gateway's configuration: one TOML file, validated; docs/gateway-configuration.md explains every key.
+
+This is the only module that imports pydantic. Everything it returns is frozen.
+"""
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+
+from .errors import SimpangError
+from .files import describe
+
+_NAME = r"^[a-z0-9][a-z0-9-]{0,31}$"
+# MQTT 5, section 4.7: no wildcards, no empty level at an end; names with $ belong to the broker.
+_TOPIC = r"^[^+#$/\s][^+#/\s]*(/[^+#/\s]+)*$"
+_WORD = r"^\S{1,255}$"
+_FOUND_LIMIT = 60
+
+
+def _to_path(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, str) or not value:
+        return value
+    base = info.context if isinstance(info.context, Path) else Path()
+    return base / value
+
+
+# An empty path stays a text, which strict validation refuses. The examples are what an error shows.
+_File = Annotated[Path, BeforeValidator(_to_path), Field(examples=['"folder/file"'])]
+_Name = Annotated[str, Field(pattern=_NAME, examples=['"semarang-1" (a-z 0-9 -, 1..32)'])]
+_Text = Annotated[str, Field(min_length=1, max_length=255, examples=['"gateway-1" (1..255)'])]
+_Url = Annotated[str, Field(pattern=_WORD, examples=['"/dev/ttyUSB0"'])]
+_Host = Annotated[str, Field(pattern=_WORD, examples=['"broker.example.org"'])]
+_Group = Annotated[str, Field(pattern=_WORD, examples=['"simpang"'])]
+_Topic = Annotated[str, Field(pattern=_TOPIC, max_length=255, examples=['"city/simpang"'])]
+_ClientId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{0,128}$", examples=['"simpang-1" (ASCII, 0..128)'])]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Gateway(_Table):
+    """[gateway]: who this gateway is. `state` is the folder of everything it keeps."""
+
+    site: _Name
+    name: _Name
+    state: _File
+
+
+class ClockTrust(_Table):
+    """[clock]: when the host's clock is believed."""
+
+    trust: Literal["kernel", "always"] = "kernel"
+
+
+class Store(_Table):
+    """[store]: group commits (whichever comes first) and the quota of store.db."""
+
+    commit_ms: Annotated[int, Field(ge=5, le=500)] = 200
+    commit_rows: Annotated[int, Field(ge=1, le=10_000)] = 512
+    max_mb: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
+
+
+class Port(_Table):
+    """One [[port]]: a line to nodes; `url` is a device path or any pyserial URL."""
+
+    name: _Name
+    url: _Url
+    baud: Annotated[int, Field(ge=1200, le=4_000_000)] = 115_200
+    kind: Literal["direct"] = "direct"
+
+
+class Uplink(_Table):
+    """One [[uplink]]: a broker. `load` fills `client_id`; a password needs a user name."""
+
+    name: _Name
+    host: _Host
+    port: Annotated[int, Field(ge=1, le=65_535)] = 1883
+    prefix: _Topic = "simpang"
+    username: _Text | None = None
+    password_file: _File | None = None
+    client_id: _ClientId = ""
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 15
+    publish_timeout_s: Annotated[int, Field(ge=1, le=300)] = 10
+    inflight: Annotated[int, Field(ge=1, le=1000)] = 20
+    pack: Annotated[int, Field(ge=1, le=1000)] = 200
+    backoff_max_s: Annotated[int, Field(ge=1, le=3600)] = 60
+
+
+class Control(_Table):
+    """[control]: where other programs reach the running gateway. See `GatewayConfig.control_socket`."""
+
+    socket: _File | None = None
+    group: _Group | None = None
+
+
+class Capture(_Table):
+    """[capture]: a file for every byte of all ports, or None."""
+
+    path: _File | None = None
+
+
+class Log(_Table):
+    """[log]: the file of the event stream, or None for standard error."""
+
+    path: _File | None = None
+
+
+class GatewayConfig(_Table):
+    """A whole configuration; every path in it is absolute."""
+
+    gateway: Gateway
+    clock: ClockTrust = ClockTrust()
+    store: Store = Store()
+    ports: Annotated[list[Port], Field(alias="port", max_length=64)] = []
+    uplinks: Annotated[list[Uplink], Field(alias="uplink", max_length=8)] = []
+    control: Control = Control()
+    capture: Capture = Capture()
+    log: Log = Log()
+
+    @property
+    def state(self) -> Path:
+        """The state folder."""
+        return self.gateway.state
+
+    @property
+    def store_path(self) -> Path:
+        """The SQLite file of the store."""
+        return self.state / "store.db"
+
+    @property
+    def control_socket(self) -> Path:
+        """The control socket: [control] socket, else control.sock in the state folder."""
+        return self.control.socket or self.state / "control.sock"
+
+
+_TABLES: dict[str, type[_Table]] = {
+    "gateway": Gateway,
+    "clock": ClockTrust,
+    "store": Store,
+    "port": Port,
+    "uplink": Uplink,
+    "control": Control,
+    "capture": Capture,
+    "log": Log,
+}
+_ARRAYS = ("port", "uplink")
+
+
+def load(path: Path | str) -> GatewayConfig:
+    """Read and validate a configuration file.
+
+    Raises SimpangError: config.unreadable, and what `parse` raises.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise SimpangError("config.unreadable", file=path, error=describe(error)) from error
+    except UnicodeDecodeError as error:
+        raise SimpangError("config.syntax", file=path, error=f"byte {error.start} is not UTF-8") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> GatewayConfig:
+    """Validate the text of a configuration that stands, or will stand, in the file `path`.
+
+    Raises SimpangError: config.syntax, config.unknown_key, config.missing, config.value, config.duplicate.
+    Only the first fault is reported, because one misspelt key often causes the next.
+    """
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SimpangError("config.syntax", file=path, error=describe(error)) from error
+    try:
+        config = GatewayConfig.model_validate(data, context=path.absolute().parent)
+    except ValidationError as error:
+        raise _explain(path, error) from error
+    _refuse_duplicates(path, "port", "name", [port.name for port in config.ports])
+    _refuse_duplicates(path, "port", "url", [port.url for port in config.ports])
+    _refuse_duplicates(path, "uplink", "name", [uplink.name for uplink in config.uplinks])
+    for number, uplink in enumerate(config.uplinks, 1):
+        if uplink.password_file and not uplink.username:
+            key = f"[[uplink]] #{number} username"
+            expected = _expected(Uplink, "username")
+            raise SimpangError("config.missing", file=path, key=key, expected=expected)
+    return _with_client_ids(config)
+
+
+def _with_client_ids(config: GatewayConfig) -> GatewayConfig:
+    uplinks = [
+        uplink
+        if uplink.client_id
+        else uplink.model_copy(update={"client_id": f"simpang-{config.gateway.site}-{uplink.name}"})
+        for uplink in config.uplinks
+    ]
+    return config.model_copy(update={"uplinks": uplinks})
+
+
+def _refuse_duplicates(path: Path, table: str, key: str, values: list[str]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise SimpangError("config.duplicate", file=path, key=f"[[{table}]] {key}", found=_quote(value))
+
+
+def _explain(path: Path, failure: ValidationError) -> SimpangError:
+    faults = failure.errors(include_url=False)
+    # A misspelt key shows up as a missing and as an unknown one: the unknown one names what to correct.
+    fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
+    location = fault["loc"]
+    where = _where(location)
+    names = [part for part in location if isinstance(part, str)]
+    model = _TABLES[names[0]] if len(names) > 1 else GatewayConfig
+    name = names[min(1, len(names) - 1)]
+    if fault["type"] == "extra_forbidden":
+        known = [field.alias or key for key, field in model.model_fields.items()]
+        near = difflib.get_close_matches(name.lower(), known, n=1) or known
+        shown = [_where((key,)) for key in near] if model is GatewayConfig else near
+        return SimpangError("config.unknown_key", file=path, key=where, near=" / ".join(shown))
+    expected = _expected(model, name)
+    if fault["type"] == "missing":
+        return SimpangError("config.missing", file=path, key=where, expected=expected)
+    return SimpangError("config.value", file=path, key=where, found=_quote(fault["input"]), expected=expected)
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    """Return a place as it is written in the file, such as `[store] commit_ms` or `[[port]] #2 baud`."""
+    table, rest = location[0], location[1:]
+    if table in _ARRAYS:
+        shown = f"[[{table}]]"
+        if rest and isinstance(rest[0], int):
+            shown += f" #{rest[0] + 1}"
+            rest = rest[1:]
+    else:
+        shown = f"[{table}]"
+    return f"{shown} {rest[0]}" if rest else shown
+
+
+def _expected(model: type[_Table], name: str) -> str:
+    """Return what a key takes, in a form that needs no translation, such as `5..500`."""
+    if model is GatewayConfig:
+        required = [key for key, field in _TABLES[name].model_fields.items() if field.is_required()]
+        return f"{_where((name,))} {', '.join(required)}".rstrip()
+    schema: dict[str, Any] = model.model_json_schema()["properties"][name]
+    schema = next((s for s in schema.get("anyOf", ()) if s.get("type") != "null"), schema)
+    if "enum" in schema or "const" in schema:
+        return " | ".join(_quote(value) for value in schema.get("enum", [schema.get("const")]))
+    if schema["type"] == "integer":
+        return f"{schema['minimum']}..{schema['maximum']}"
+    return str(schema["examples"][0])
+
+
+def _quote(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _FOUND_LIMIT else text[:_FOUND_LIMIT] + "..."

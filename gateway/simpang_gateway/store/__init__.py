@@ -1,0 +1,68 @@
+"""The durable store of the gateway: records, windows, loss ledger, cursors. See docs/store.md."""
+
+from .committer import Committer, Done
+from .errors import (
+    StoreBusy,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreForeign,
+    StoreFull,
+    StoreIo,
+    StoreOwned,
+    StoreReadonly,
+    StoreVersion,
+)
+from .files import quarantine
+from .lock import StoreLock
+from .model import (
+    DAMAGED,
+    NO_COUNTER,
+    STORE_FULL,
+    Batch,
+    Boot,
+    Cursor,
+    EventSink,
+    LossRange,
+    LossRemoval,
+    NewRecord,
+    NodeBirth,
+    Row,
+    Stats,
+    StoreOptions,
+    WindowState,
+)
+from .owner import Store
+
+__all__ = [
+    "DAMAGED",
+    "NO_COUNTER",
+    "STORE_FULL",
+    "Batch",
+    "Boot",
+    "Committer",
+    "Cursor",
+    "Done",
+    "EventSink",
+    "LossRange",
+    "LossRemoval",
+    "NewRecord",
+    "NodeBirth",
+    "Row",
+    "Stats",
+    "Store",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreError",
+    "StoreForeign",
+    "StoreFull",
+    "StoreIo",
+    "StoreLock",
+    "StoreOptions",
+    "StoreOwned",
+    "StoreReadonly",
+    "StoreVersion",
+    "WindowState",
+    "quarantine",
+]

@@ -1,0 +1,357 @@
+"""Commits and reads on the only connection. Everything here runs in the owner thread."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+from . import ledger, loads, trim
+from .errors import StoreDamaged, StoreError, StoreFull, StoreIo, from_os, from_sqlite
+from .model import (
+    DAMAGED,
+    Batch,
+    Committed,
+    Cursor,
+    EventSink,
+    LossRange,
+    Note,
+    Row,
+    Stats,
+    StoreOptions,
+    pack_key,
+)
+from .opening import open_store
+from .rows import COLUMNS, decode, encode, insert, pack_ranges, signed, text, unpack_ranges
+from .schema import transaction
+
+Answer = TypeVar("Answer")
+
+WINDOWS_KEPT = 4096
+"""Epochs kept one by one for each node; the losses of older ones are kept as sums."""
+
+_BOOTS_KEPT = 4096
+_HOUSEKEEPING_S = 86_400
+_NOTES_HELD = 4096
+# NTP slews a clock by less than this; more is a step, and rows of this boot are resolved by the new time.
+_STEP_MS = 1000
+
+_READ = f"""select {COLUMNS} from record
+    where id > ? and not exists (select 1 from aside where aside.id = record.id) order by id limit ?"""
+
+
+class Database:
+    """Commits batches and reads rows. Not thread-safe: one thread makes it and uses it."""
+
+    def __init__(self, path: str, options: StoreOptions, boot_id: str, emit: EventSink) -> None:
+        """Note the arguments; `open` does the work. `emit` is called in the owner thread."""
+        self.path = path
+        self.uuid = ""
+        self.boot = 0
+        self._options = options
+        self._boot_id = boot_id
+        self._emit = emit
+        self._quota = trim.Quota(options.max_mb)
+        self._connection: sqlite3.Connection | None = None
+        self._error: StoreError | None = None
+        self._file = (0, 0)
+        self._next_id = 1
+        self._oldest = 0
+        self._cursors: dict[str, Cursor] = {}
+        self._notes: dict[int, Note] = {}
+        self._uptime_ms: dict[int, int] = {}
+        self._boot_offset_ms: int | None = None
+        self._housekept_s = 0.0
+
+    def open(self) -> None:
+        """Open the store, or make one; see `opening.open_store`.
+
+        Raises:
+            StoreError: any but StoreBusy and StoreClosed.
+        """
+        try:
+            self._open(deep=isinstance(self._error, StoreDamaged))
+        except StoreDamaged:
+            # The checks at opening look at few pages. If one of the others is bad, a deep look will tell.
+            self._open(deep=True)
+        self._error = None
+
+    def _open(self, *, deep: bool) -> None:
+        opened = open_store(self.path, self._options, self._emit, deep=deep)
+        self._connection, self.uuid, self._file = opened.connection, opened.uuid, opened.file
+        try:
+            self._load(opened.connection)
+        except sqlite3.Error as error:
+            self.close()
+            raise from_sqlite(error, self.path, self._options.max_mb) from error
+
+    def close(self) -> None:
+        """Close the file; its log is copied into it and removed. A second call does nothing."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+    def recover(self) -> bool:
+        """Try to get a store that failed to work again; True if the file was opened anew.
+
+        Raises:
+            StoreError: it still fails.
+        """
+        reopen = self._connection is None or not isinstance(self._error, StoreFull)
+        if reopen:
+            self.close()
+            self.open()
+        with self._writing() as connection:
+            excess = self._quota.excess(connection, Batch())
+            trimmed = self._trim(connection, excess, 0, self._cursors)
+            connection.execute("update meta set value = value + 1 where key = 'beat'")
+        self._after_trim(trimmed)
+        self._error = None
+        return reopen
+
+    def _load(self, connection: sqlite3.Connection) -> None:
+        self._cursors = {
+            text(uplink): Cursor(text(uplink), last, unpack_ranges(done))
+            for uplink, last, done in connection.execute("select uplink, last, done from cursor")
+        }
+        newest = connection.execute("select coalesce(max(id), 0) from record").fetchone()[0]
+        passed = max((cursor.last for cursor in self._cursors.values()), default=0)
+        # Over a file that is replaced while the gateway runs the ids go on: cursors in memory stay right.
+        self._next_id = max(self._next_id, newest + 1, passed + 1)
+        self._oldest = 0
+        self._notes.clear()
+        known = "select id, offset_ms from boot where boot_id = ?"
+        with transaction(connection):
+            if connection.execute(known, (self._boot_id,)).fetchone() is None:
+                new_boot = (self._boot_id, _now_ms())
+                connection.execute("insert into boot (boot_id, started_ms) values (?, ?)", new_boot)
+            self._keep_house(connection)
+        self.boot, self._boot_offset_ms = connection.execute(known, (self._boot_id,)).fetchone()
+        self._uptime_ms = dict(
+            connection.execute("select k, offset_ms from uptime where boot = ?", (self.boot,))
+        )
+
+    def _keep_house(self, connection: sqlite3.Connection) -> None:
+        ledger.fold(connection, WINDOWS_KEPT, _BOOTS_KEPT)
+        self._housekept_s = time.monotonic()
+
+    # Writing
+
+    def commit(self, batch: Batch, riders: Mapping[str, Cursor], ride: bool) -> Committed:
+        """Make a batch durable, all of it or nothing.
+
+        Args:
+            batch: what the caller waits for.
+            riders: the uplinks' newest cursors; they go along if `ride`, or if rows must be trimmed.
+            ride: whether the riders are due.
+
+        Raises:
+            StoreError: nothing was written.
+            ValueError: a value is out of its range; nothing was written.
+        """
+        self._check_file()
+        wall_ms = _now_ms()
+        values = encode(self._next_id, self.boot, batch.records)
+        offset_ms = self._offset_of(batch)
+        notes = dict(self._notes)
+        with self._writing() as connection:
+            excess = self._quota.excess(connection, batch)
+            ride = ride or excess > 0
+            cursors = dict(self._cursors)
+            if ride:
+                cursors.update(riders)
+            cursors.update((cursor.uplink, cursor) for cursor in batch.cursors)
+            self._write_notes(connection, notes, wall_ms)
+            trimmed = self._trim(connection, excess, len(values), cursors)
+            connection.executemany(
+                "insert or ignore into node values (?, ?)",
+                [(birth.node, birth.ceiling) for birth in batch.births],
+            )
+            uptime_ms = self._write_windows(connection, batch)
+            for loss in batch.losses:
+                ledger.declare(connection, loss, wall_ms)
+            for removal in batch.removals:
+                ledger.withdraw(connection, removal)
+            insert(connection, values)
+            self._write_cursors(connection, cursors)
+            if offset_ms != self._boot_offset_ms:
+                connection.execute("update boot set offset_ms = ? where id = ?", (offset_ms, self.boot))
+            if time.monotonic() - self._housekept_s > _HOUSEKEEPING_S:
+                self._keep_house(connection)
+        # Only a commit that stands changes what is known here.
+        first_id, self._next_id = self._next_id, self._next_id + len(values)
+        self._cursors = cursors
+        self._boot_offset_ms = offset_ms
+        self._uptime_ms.update(uptime_ms)
+        for row_id in notes:
+            del self._notes[row_id]
+        self._after_trim(trimmed)
+        return Committed(first_id, ride)
+
+    def set_aside(self, row_id: int, why: str) -> None:
+        """Give a row to no reader from now on; written with the next commit, and so never after the cursor.
+
+        Raises:
+            StoreError: too many such notes wait, and writing them failed.
+        """
+        self._notes.setdefault(row_id, Note(why))
+        if len(self._notes) >= _NOTES_HELD:
+            self.commit(Batch(), {}, False)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._guarded() as connection, transaction(connection):
+            yield connection
+
+    @contextmanager
+    def _guarded(self) -> Iterator[sqlite3.Connection]:
+        if self._connection is None:
+            raise self._error or StoreIo(self.path, "the file is not open")
+        try:
+            yield self._connection
+        except sqlite3.Error as error:
+            self._error = from_sqlite(error, self.path, self._options.max_mb)
+            raise self._error from error
+
+    def _check_file(self) -> None:
+        # Into a deleted file SQLite goes on writing without an error.
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            self._error = StoreIo(self.path, "the file was deleted while the gateway runs")
+            raise self._error from None
+        except OSError as error:
+            self._error = from_os(error, self.path)
+            raise self._error from error
+        if (status.st_dev, status.st_ino) != self._file:
+            self._error = StoreIo(self.path, "another file was put in its place while the gateway runs")
+            raise self._error
+
+    def _offset_of(self, batch: Batch) -> int | None:
+        known = self._boot_offset_ms
+        for record in reversed(batch.records):
+            if record.synced:
+                offset_ms = record.wall_ms - record.up_ms
+                return offset_ms if known is None or abs(offset_ms - known) > _STEP_MS else known
+        return known
+
+    def _trim(
+        self, connection: sqlite3.Connection, excess: int, coming: int, cursors: Mapping[str, Cursor]
+    ) -> trim.Trimmed:
+        if excess <= 0:
+            return trim.Trimmed(self._oldest, 0, 0)
+        return trim.make_room(
+            connection,
+            excess,
+            oldest=self._oldest,
+            # The newest row stays: after a restart the next id is found by it.
+            below=self._next_id if coming else self._next_id - 1,
+            delivered=trim.Delivered([cursors.get(name, Cursor(name)) for name in self._options.uplinks]),
+            lots=8 + 2 * coming // trim.LOT,
+            wall_ms=_now_ms(),
+        )
+
+    def _after_trim(self, trimmed: trim.Trimmed) -> None:
+        self._oldest = trimmed.oldest
+        if trimmed.lost:
+            self._emit("store.dropped", {"path": self.path, "rows": trimmed.lost})
+
+    def _write_notes(self, connection: sqlite3.Connection, notes: Mapping[int, Note], wall_ms: int) -> None:
+        for row_id, note in notes.items():
+            connection.execute(
+                "insert or ignore into aside select id, ? from record where id = ?", (note.why, row_id)
+            )
+            if note.loss is not None:
+                ledger.declare(connection, note.loss, wall_ms)
+
+    def _write_windows(self, connection: sqlite3.Connection, batch: Batch) -> dict[int, int]:
+        """Write the windows; return the uptime offsets that are new or lower than before."""
+        lower: dict[int, int] = {}
+        values = []
+        for window in batch.windows:
+            key = pack_key(window.node, window.epoch)
+            values.append((key, window.base, signed(window.bits, 64), window.counter, window.port))
+            offset_ms = window.up_offset_ms
+            # Delay on the line can only raise the offset, so the least is the best.
+            if offset_ms is not None and offset_ms < self._uptime_ms.get(key, offset_ms + 1):
+                lower[key] = offset_ms
+        connection.executemany("insert or replace into window values (?, ?, ?, ?, ?)", values)
+        connection.executemany(
+            "insert or replace into uptime values (?, ?, ?)",
+            [(key, self.boot, offset_ms) for key, offset_ms in lower.items()],
+        )
+        return lower
+
+    def _write_cursors(self, connection: sqlite3.Connection, cursors: Mapping[str, Cursor]) -> None:
+        connection.executemany(
+            "insert or replace into cursor values (?, ?, ?)",
+            [
+                (cursor.uplink, cursor.last, pack_ranges(r for r in cursor.done if r[1] > cursor.last))
+                for cursor in cursors.values()
+                if cursor != self._cursors.get(cursor.uplink)
+            ],
+        )
+
+    # Reading
+
+    def read(self, after_id: int, limit: int, skip: Container[int]) -> list[Row]:
+        """The next rows in the order of ids; a damaged one is noted for the ledger and left out.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        rows: list[Row] = []
+        while len(rows) < limit:
+            want = limit - len(rows)
+            with self._guarded() as connection:
+                found = connection.execute(_READ, (after_id, want)).fetchall()
+                for values in found:
+                    after_id = values[0]
+                    if after_id in skip or after_id in self._notes:
+                        continue
+                    row = decode(values)
+                    if row is None:
+                        self._note_damage(ledger.of_damaged_row(connection, values), after_id)
+                    else:
+                        rows.append(row)
+            if len(found) < want:
+                break
+        return rows
+
+    def has_notes(self) -> bool:
+        """Whether rows wait to be set aside."""
+        return bool(self._notes)
+
+    def _note_damage(self, loss: LossRange, row_id: int) -> None:
+        self._notes[row_id] = Note(DAMAGED, loss)
+        self._emit(
+            "store.row_damaged",
+            {"path": self.path, "row": row_id, "node": loss.node, "epoch": loss.epoch, "seq": loss.first},
+        )
+
+    def load_cursor(self, uplink: str) -> Cursor:
+        """Where an uplink stands; at 0 if it is new."""
+        return self._cursors.get(uplink, Cursor(uplink))
+
+    def query(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        """Ask one of the questions of `loads`.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        with self._guarded() as connection:
+            return question(connection)
+
+    def stats(self) -> Stats:
+        """Size of the store, without reading all of it.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        with self._guarded() as connection:
+            return loads.stats(connection, self.path, self._quota.pages, self._oldest)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,320 @@
+"""The store as the event loop sees it: one thread owns the file, everything here is awaited."""
+
+import asyncio
+from collections.abc import Callable, Container, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from . import ledger, loads
+from .database import WINDOWS_KEPT, Database
+from .errors import StoreClosed, StoreError
+from .lock import StoreLock
+from .model import Batch, Boot, Cursor, EventSink, LossRange, Row, Stats, StoreOptions, WindowState
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CURSOR_S = 1.0
+"""A cursor goes to the card at most once in this time, with a commit that is made anyway if there is one."""
+
+RETRY_S = (1.0, 30.0)
+"""First and longest pause between attempts to get a failed store to work; doubled in between."""
+
+
+class Store:
+    """Records, windows, loss ledger and cursors, durable and bounded.
+
+    Made by `Store.open`. All methods belong to the event loop that opened it. When the disk fails, commits
+    raise and `healthy` is False; the store tries again by itself and says `store.recovered` when it works.
+    Meanwhile reads go on as far as the disk allows.
+    """
+
+    def __init__(
+        self, database: Database, lock: StoreLock, executor: ThreadPoolExecutor, sink: EventSink
+    ) -> None:
+        """For `open` only."""
+        self._database = database
+        self._lock = lock
+        self._executor = executor
+        self._sink = sink
+        self._loop = asyncio.get_running_loop()
+        self._error: StoreError | None = None
+        self._closed = False
+        self._riders: dict[str, Cursor] = {}
+        self._unsaved = False
+        self._saved_s = self._loop.time() - CURSOR_S
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._retry_s = RETRY_S[0]
+        self._failed_s = 0.0
+        self._retrying = asyncio.Lock()
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    @classmethod
+    async def open(cls, path: str, options: StoreOptions, boot: str) -> "Store":
+        """Open the store at `path`, or make one.
+
+        Args:
+            path: the database file; its folder exists.
+            options: quota, uplinks, what to do with a damaged file, who hears events.
+            boot: the kernel's boot id, which tells whether CLOCK_BOOTTIME of older rows can be compared.
+
+        Raises:
+            StoreOwned: another process has it.
+            StoreVersion, StoreForeign: the file is not for this release, or not a store; it is left alone.
+            StoreDamaged: only with `on_damage="raise"`, or if a new file is damaged as well.
+            StoreFull, StoreReadonly, StoreIo: the disk; worth another attempt later.
+        """
+        loop = asyncio.get_running_loop()
+
+        def emit(code: str, arguments: Mapping[str, object]) -> None:
+            loop.call_soon_threadsafe(options.on_event, code, arguments)
+
+        lock = StoreLock(path)
+        executor = ThreadPoolExecutor(1, "store")
+        opened = False
+        try:
+            database = Database(path, options, boot, emit)
+            await loop.run_in_executor(executor, database.open)
+            opened = True
+        finally:
+            if not opened:
+                executor.shutdown()
+                lock.release()
+        return cls(database, lock, executor, options.on_event)
+
+    @property
+    def path(self) -> str:
+        """The database file."""
+        return self._database.path
+
+    @property
+    def uuid(self) -> str:
+        """Name of this file, drawn anew for each new one: after quarantine or restore, ids begin again."""
+        return self._database.uuid
+
+    @property
+    def boot(self) -> int:
+        """Number of the gateway's present boot in `Row.boot`."""
+        return self._database.boot
+
+    @property
+    def healthy(self) -> bool:
+        """False from a failed write or read until the store works again."""
+        return self._error is None
+
+    async def commit(self, batch: Batch) -> int:
+        """Make a batch durable: it is when this returns. Returns the id of its first record.
+
+        Raises:
+            StoreError: nothing of it was written. An unhealthy store raises its last error at once.
+            ValueError: a value is out of its range; nothing was written.
+        """
+        if self._error is not None:
+            raise self._error
+        ride = self._unsaved and self._loop.time() - self._saved_s >= CURSOR_S
+        return await self._commit(batch, ride)
+
+    def advance(self, cursor: Cursor) -> None:
+        """Take note of how far an uplink is; written with a later commit, by a timer when there is none.
+
+        A crash forgets about a second of it, and the uplink sends those rows once more.
+        """
+        self._riders[cursor.uplink] = cursor
+        self._later_flush()
+
+    async def flush(self) -> None:
+        """Write cursors and rows set aside now.
+
+        Raises:
+            StoreError: nothing was written.
+        """
+        if self._error is not None:
+            raise self._error
+        await self._commit(Batch(), True)
+
+    async def read(self, after_id: int, limit: int, skip: Container[int] = frozenset()) -> list[Row]:
+        """The next rows above `after_id` in the order of ids, at most `limit`, none that is set aside.
+
+        A row whose CRC is wrong is told by the event `store.row_damaged`, goes into the ledger and is never
+        returned. `skip` is used in another thread: it must not change meanwhile.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        try:
+            rows = await self._run(self._database.read, after_id, limit, skip)
+        except StoreError as error:
+            self._has_failed(error)
+            raise
+        if self._database.has_notes():
+            self._later_flush()
+        return rows
+
+    async def set_aside(self, row_id: int, why: str) -> None:
+        """Give a row to no reader from now on; it is dropped last. Durable no later than a cursor beyond it.
+
+        Raises:
+            StoreError: the store fails and too many rows wait to be set aside.
+        """
+        await self._run(self._database.set_aside, row_id, why)
+        self._later_flush()
+
+    async def load_windows(self, per_node: int = WINDOWS_KEPT) -> list[WindowState]:
+        """The newest `per_node` windows of each node, in the order of node and epoch.
+
+        `up_offset_ms` is None where nothing was heard in this boot of the gateway.
+        """
+        return await self._ask(loads.windows, self.boot, per_node)
+
+    async def load_window(self, node: int, epoch: int) -> WindowState | None:
+        """One window, or None."""
+        return await self._ask(loads.window, self.boot, node, epoch)
+
+    async def load_node_births(self) -> dict[int, int]:
+        """Epoch ceiling at birth, by node; see `NodeBirth`."""
+        return await self._ask(loads.births)
+
+    async def load_losses(self, node: int | None = None) -> list[LossRange]:
+        """The ledger of one node, or of all."""
+        return await self._ask(loads.losses, node)
+
+    async def load_loss_totals(self) -> dict[tuple[int, str], int]:
+        """Records lost by (node, cause), with those of epochs too old to be in `load_losses`."""
+        return await self._ask(ledger.totals)
+
+    async def load_boots(self) -> dict[int, Boot]:
+        """Boots of the gateway, by the number in `Row.boot`."""
+        return await self._ask(loads.boots)
+
+    async def load_uptime_offsets(self) -> dict[tuple[int, int, int], int]:
+        """Least (gateway's boottime - node's uptime), ms, by (node, epoch, boot)."""
+        return await self._ask(loads.uptime_offsets)
+
+    async def load_cursor(self, uplink: str) -> Cursor:
+        """Where an uplink stands; at 0 if it is new."""
+        if uplink in self._riders:
+            return self._riders[uplink]
+        return await self._run(self._database.load_cursor, uplink)
+
+    async def stats(self) -> Stats:
+        """Size of the store."""
+        return await self._run(self._database.stats)
+
+    async def settings(self) -> dict[str, int | str]:
+        """Settings of the live connection, as SQLite reports them."""
+        return await self._ask(loads.settings)
+
+    async def retry(self) -> bool:
+        """Try now to get a failed store to work; True if it does. A timer calls this by itself."""
+        async with self._retrying:
+            if self._error is None:
+                return True
+            self._stop_retry_timer()
+            try:
+                reopened = await self._run(self._database.recover)
+            except StoreError as error:
+                self._retry_s = min(2 * self._retry_s, RETRY_S[1])
+                self._has_failed(error)
+                return False
+            self._error = None
+        seconds = round(self._loop.time() - self._failed_s, 1)
+        self._sink(
+            "store.recovered",
+            {"path": self.path, "seconds": seconds, "reopened": reopened, "uuid": self.uuid},
+        )
+        # A file that was opened anew may be another one: it must get all cursors.
+        self._later_flush()
+        return True
+
+    async def close(self) -> None:
+        """Write what waits, close the file, let go of the lock. A second call does nothing."""
+        if self._closed:
+            return
+        self._stop_retry_timer()
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._error is None and (self._unsaved or self._database.has_notes()):
+            try:
+                await self._commit(Batch(), True)
+            except StoreError as error:
+                # The rows behind the cursors are sent once more after the restart.
+                self._sink(error.code, error.arguments)
+        self._stop_retry_timer()
+        await self._run(self._database.close)
+        self._closed = True
+        self._executor.shutdown()
+        self._lock.release()
+
+    async def _run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._closed:
+            raise StoreClosed(self.path)
+        return await self._loop.run_in_executor(self._executor, partial(job, *args, **kwargs))
+
+    async def _ask(self, question: Callable[..., T], *args: object) -> T:
+        return await self._run(self._database.query, lambda connection: question(connection, *args))
+
+    async def _commit(self, batch: Batch, ride: bool) -> int:
+        riders = dict(self._riders)
+        try:
+            done = await self._run(self._database.commit, batch, riders, ride)
+        except StoreError as error:
+            self._has_failed(error)
+            raise
+        if done.rode:
+            self._saved_s = self._loop.time()
+            self._unsaved = riders != self._riders
+        if batch.records:
+            self._retry_s = RETRY_S[0]
+        return done.first_id
+
+    def _has_failed(self, error: StoreError) -> None:
+        if self._closed or isinstance(error, StoreClosed):
+            return
+        if self._error is None:
+            self._failed_s = self._loop.time()
+        if self._error is None or self._error.code != error.code:
+            self._sink(error.code, error.arguments)
+        self._error = error
+        if self._retry_timer is None:
+            self._retry_timer = self._loop.call_later(self._retry_s, self._retry_due)
+
+    def _later_flush(self) -> None:
+        self._unsaved = True
+        if self._flush_timer is None and not self._closed:
+            # Half as long again: a commit that comes meanwhile takes the cursor along.
+            self._flush_timer = self._loop.call_later(1.5 * CURSOR_S, self._flush_due)
+
+    def _flush_due(self) -> None:
+        self._flush_timer = None
+        if not self._unsaved or self._error is not None:
+            return
+        early_s = self._saved_s + CURSOR_S - self._loop.time()
+        if early_s > 0:
+            self._flush_timer = self._loop.call_later(early_s, self._flush_due)
+        else:
+            self._start(self._flush_quietly())
+
+    async def _flush_quietly(self) -> None:
+        try:
+            await self._commit(Batch(), True)
+        except StoreError:
+            # Told by its event; the cursors go with the first write that succeeds.
+            return
+
+    def _start(self, work: Coroutine[object, object, object]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _retry_due(self) -> None:
+        self._retry_timer = None
+        self._start(self.retry())
+
+    def _stop_retry_timer(self) -> None:
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None

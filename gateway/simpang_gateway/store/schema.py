@@ -1,0 +1,91 @@
+"""Tables of the store and the steps from one version of them to the next.
+
+The steps are plain SQL: importing sqlite-utils loads click, which has no place in a running gateway.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+APPLICATION_ID = 0x53504731
+"""SPG1 in the file's header: tells a store from any other SQLite file."""
+
+PAGE_SIZE = 4096
+
+Step = Callable[[sqlite3.Connection], None]
+
+# `k` is node << 24 | epoch everywhere: one integer instead of two, and it sorts by node, then epoch.
+_TABLES_1 = (
+    # Text and numbers about the file itself: uuid, created_ms, schema, initialised, beat.
+    "create table meta (key text primary key, value) without rowid",
+    # A boot of the gateway's machine; offset_ms = wall clock minus CLOCK_BOOTTIME, once the time was known.
+    """create table boot (
+        id integer primary key, boot_id text not null, started_ms integer not null, offset_ms integer)""",
+    # No unique index on (k, seq): four times the card wear. The window, written in the same commit, keeps it.
+    """create table record (
+        id integer primary key, k integer not null, seq integer not null, schema integer not null,
+        wall_ms integer not null, boot integer not null, up_ms integer not null, synced integer not null,
+        crc integer not null, body blob not null)""",
+    # bits: the 64-bit map as a signed integer, the only kind SQLite has.
+    """create table window (
+        k integer primary key, base integer not null, bits integer not null, counter integer not null,
+        port text not null)""",
+    # Apart from window, so that the offsets of earlier boots of the gateway stay for rows not yet resolved.
+    """create table uptime (
+        k integer not null, boot integer not null, offset_ms integer not null, primary key (k, boot)
+        ) without rowid""",
+    "create table node (node integer primary key, born integer not null)",
+    # The loss ledger: ranges of one k never overlap.
+    """create table lost (
+        k integer not null, first integer not null, last integer not null, cause text not null,
+        wall_ms integer not null, primary key (k, first)) without rowid""",
+    # What became of the ledger of epochs too old to be kept one by one.
+    """create table folded (
+        node integer not null, cause text not null, records integer not null, primary key (node, cause)
+        ) without rowid""",
+    "create table cursor (uplink text primary key, last integer not null, done blob not null) without rowid",
+    "create table aside (id integer primary key, why text not null)",
+)
+
+
+def _first_tables(connection: sqlite3.Connection) -> None:
+    for statement in _TABLES_1:
+        connection.execute(statement)
+    connection.execute(f"pragma application_id = {APPLICATION_ID}")
+
+
+STEPS: Sequence[Step] = (_first_tables,)
+"""STEPS[n] leads from version n to n + 1; a new file begins at 0."""
+
+VERSION = len(STEPS)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Everything inside becomes durable together, or nothing does."""
+    connection.execute("begin immediate")
+    try:
+        yield
+        connection.execute("commit")
+    finally:
+        # After a disk-full error SQLite has rolled back by itself, and a second rollback would raise.
+        if connection.in_transaction:
+            connection.execute("rollback")
+
+
+def migrate(connection: sqlite3.Connection, found: int, steps: Sequence[Step] = STEPS) -> None:
+    """Bring the tables from version `found` to the newest, each step with its number in one transaction.
+
+    Args:
+        connection: in autocommit mode, with no transaction open.
+        found: the file's user_version, 0 for a new file.
+        steps: for tests.
+
+    Raises:
+        sqlite3.Error: a step failed; the file is as it was before that step.
+    """
+    for number in range(found, len(steps)):
+        with transaction(connection):
+            steps[number](connection)
+            connection.execute("insert or replace into meta values ('schema', ?)", (number + 1,))
+            connection.execute(f"pragma user_version = {number + 1}")

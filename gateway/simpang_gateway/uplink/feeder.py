@@ -1,0 +1,108 @@
+"""Reads rows from the store ahead of need, makes them ready and offers them to the pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from ..store.errors import StoreClosed, StoreError
+from ..store.model import Row
+from .pipeline import Entry, Pipeline
+from .profile import Profile
+from .seams import Counters, Emit, UplinkStore
+
+# Decoding costs about a quarter of a millisecond a row, five times that on a Pi: ports must not wait longer.
+_ROWS_AT_A_TIME = 16
+# The store tries to recover by itself, and tells people about it.
+_STORE_RETRY_S = 5.0
+
+
+class Feeder:
+    """Keeps a pipeline filled. `offered` is called whenever rows were added."""
+
+    def __init__(
+        self,
+        uplink: str,
+        store: UplinkStore,
+        pipeline: Pipeline,
+        profile: Profile,
+        counters: Counters,
+        emit: Emit,
+        offered: Callable[[], None],
+    ) -> None:
+        self._uplink = uplink
+        self._store = store
+        self._pipeline = pipeline
+        self._profile = profile
+        self._counters = counters
+        self._emit = emit
+        self._offered = offered
+        self._least_room = max(1, pipeline.room // 4)
+        self._exhausted: int | None = None  # the id behind which the store had nothing
+        self._news = False  # rows were committed since the last read began
+        self._wake = asyncio.Event()
+
+    def more_rows(self) -> None:
+        """The store has committed rows."""
+        self._news = True
+        self._exhausted = None
+        self._wake.set()
+
+    def more_room(self) -> None:
+        """The pipeline has delivered rows, or reads from another place now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Reads until cancelled, or until the store is closed."""
+        while True:
+            self._wake.clear()
+            after = self._pipeline.read_after
+            limit = self._pipeline.room
+            if limit < self._least_room or after == self._exhausted:
+                await self._wake.wait()
+                continue
+            self._exhausted = None
+            self._news = False
+            try:
+                rows = await self._store.read(after, limit)
+                if rows:
+                    await self._offer(after, rows)
+            except StoreClosed:
+                return
+            except StoreError:
+                await self._wait(_STORE_RETRY_S)
+                continue
+            if len(rows) < limit and not self._news:
+                self._exhausted = rows[-1].id if rows else after
+
+    async def _wait(self, delay_s: float) -> None:
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass  # time to try again
+
+    async def _offer(self, after: int, rows: Sequence[Row]) -> None:
+        for start in range(0, len(rows), _ROWS_AT_A_TIME):
+            some = rows[start : start + _ROWS_AT_A_TIME]
+            entries: list[Entry] = []
+            aside: list[int] = []
+            for row in some:
+                stream = (row.node, row.schema)
+                if not self._pipeline.wanted(row.id, stream):
+                    continue
+                try:
+                    entries.append(Entry(row.id, stream, self._profile.record(row)))
+                except ValueError as error:
+                    await self._set_aside(row, str(error))
+                    aside.append(row.id)
+            if not self._pipeline.offer(after, some[-1].id, entries, aside):
+                return  # reading goes on elsewhere
+            after = some[-1].id
+            self._offered()
+            await asyncio.sleep(0)
+
+    async def _set_aside(self, row: Row, reason: str) -> None:
+        await self._store.set_aside(row.id, reason)
+        self._counters.aside += 1
+        self._emit("uplink.aside", uplink=self._uplink, row=row.id, node=row.node, reason=reason)

@@ -1,0 +1,306 @@
+"""One MQTT 5 connection, used once: aiomqtt, with what it hides or forgets made visible.
+
+- A refused PUBACK looks like success to `aiomqtt.publish()`; here `send` gives the reason code.
+- A link that ends between CONNACK and the first await is forgotten by aiomqtt, and the client waits for
+  ever; here `lost` is completed by whatever ends the link, before CONNACK too.
+- paho never repeats a message whose PUBACK does not come; the caller discards the connection instead.
+- paho knows neither the broker's receive maximum nor its packet limit; `limits` has both.
+- A connect that was given up goes on in its thread and would take over the client id later; `Connector`
+  closes it as soon as it ends, and starts no second one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiomqtt
+import paho.mqtt.client as paho
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+SUCCESS_BELOW = 0x80  # MQTT 5.0, 2.4: reason codes from 0x80 upwards are failures
+# Bad user name or password, not authorised, banned, bad authentication method.
+_LOGIN_REFUSED = frozenset({0x86, 0x87, 0x8A, 0x8C})
+_WRONG_VERSION = 0x84
+TAKEN_OVER = 0x8E
+_DEFAULT_RECEIVE_MAXIMUM = 65535  # MQTT 5.0, 3.2.2.3.3: what an absent property means
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """Where and as whom to connect. Times in seconds; `password` is None without a login."""
+
+    host: str
+    port: int
+    client_id: str
+    username: str | None
+    password: str | None
+    keepalive_s: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the broker allows: unacknowledged messages, bytes of a packet (None: any), keep-alive seconds."""
+
+    receive_maximum: int
+    packet_bytes: int | None
+    keepalive_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why a connection ended: words for people, and the broker's reason code if it gave one."""
+
+    error: str
+    reason_code: int | None = None
+
+
+class ConnectFailed(Exception):
+    """No connection came about. `code` is the code of the message table, `error` the cause in words."""
+
+    def __init__(self, code: str, error: str) -> None:
+        super().__init__(error)
+        self.code = code
+        self.error = error
+
+
+class ConnectionLost(Exception):
+    """The connection ended before the acknowledgement: the message may or may not have arrived."""
+
+
+class _Client(aiomqtt.Client):
+    """aiomqtt's client with the callbacks that carry the reason codes; aiomqtt's own handling stays."""
+
+    def __init__(self, options: ConnectOptions, will: aiomqtt.Will) -> None:
+        super().__init__(
+            options.host,
+            options.port,
+            username=options.username,
+            password=options.password,
+            identifier=options.client_id,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            will=will,
+            timeout=options.timeout_s,
+            keepalive=options.keepalive_s,
+            clean_start=True,
+            # Ours is the window; paho must never queue behind it.
+            max_inflight_messages=_DEFAULT_RECEIVE_MAXIMUM,
+            socket_options=_socket_options(options.timeout_s),
+        )
+        self._client.connect_timeout = options.timeout_s
+        self.lost: asyncio.Future[Loss] = self._loop.create_future()
+        self.thread_ended = asyncio.Event()
+        self.connect_error: Exception | None = None
+        self._thread_started = False
+        self.acks: dict[int, asyncio.Future[int]] = {}
+        self.connack_properties: Properties | None = None
+        self._abandoned = False
+        self._watch_disconnected()
+
+    def set_lost(self, loss: Loss) -> None:
+        """Completes `lost` once, and fails what waits for an acknowledgement or for CONNACK."""
+        if self.lost.done():
+            return
+        self.lost.set_result(loss)
+        for waiting in self.acks.values():
+            if not waiting.done():
+                waiting.set_exception(ConnectionLost(loss.error))
+                waiting.exception()  # nobody may be waiting for it any more
+        self.acks.clear()
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError(loss.error))
+            self._connected.exception()
+
+    def _watch_disconnected(self) -> None:
+        # aiomqtt reports errors of its socket callbacks on this future alone, and replaces it on connecting.
+        self._disconnected.add_done_callback(self._on_disconnected_future)
+
+    def _on_disconnected_future(self, future: asyncio.Future[None]) -> None:
+        error = None if future.cancelled() else future.exception()
+        self.set_lost(Loss(str(error) if error else "disconnected"))
+
+    async def enter(self) -> None:
+        """Connects. Raises aiomqtt.MqttError."""
+        await self.__aenter__()
+        self._watch_disconnected()
+
+    def _client_connect(self) -> None:
+        # Runs in a thread, which cannot be stopped: name resolution and TCP connect block.
+        self._thread_started = True
+        try:
+            super()._client_connect()
+        except OSError as error:
+            self.connect_error = error
+            raise
+        except ValueError as error:  # a host that no name lookup accepts
+            self.connect_error = error
+            raise OSError(str(error)) from error
+        finally:
+            # Comes after the calls that register the socket with the loop.
+            self._loop.call_soon_threadsafe(self._on_thread_ended)
+
+    def _on_thread_ended(self) -> None:
+        self.thread_ended.set()
+        if self._abandoned:
+            self.discard()
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        self.connack_properties = properties
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        by_broker = flags.is_disconnect_packet_from_server
+        who = "the broker ended the connection" if by_broker else "the link ended"
+        self.set_lost(Loss(f"{who}: {reason_code}", reason_code.value if by_broker else None))
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
+    def _on_publish(
+        self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        waiting = self.acks.pop(mid, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reason_code.value)
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    def send(self, topic: str, payload: bytes, retain: bool) -> asyncio.Future[int]:
+        """Publishes at QoS 1; the future gives PUBACK's reason code or raises ConnectionLost."""
+        waiting: asyncio.Future[int] = self._loop.create_future()
+        info = None if self.lost.done() else self._client.publish(topic, payload, 1, retain)
+        if info is None or info.rc != paho.MQTT_ERR_SUCCESS:
+            waiting.set_exception(ConnectionLost("the connection is closed"))
+            waiting.exception()
+        else:
+            self.acks[info.mid] = waiting
+        return waiting
+
+    def discard(self) -> None:
+        """Closes the socket at once; while the connecting thread still runs, as soon as it ends."""
+        self._abandoned = True
+        self.set_lost(Loss("discarded"))
+        if self._connected.cancelled():
+            self._connected = self._loop.create_future()  # paho's callback must not meet a cancelled future
+        elif self._connected.done():
+            self._connected.exception()  # nobody may have waited for it
+        if not self._thread_started:
+            self.thread_ended.set()
+        if not self.thread_ended.is_set():
+            return
+        self._client._reset_sockets()
+        if self._misc_task is not None:
+            self._misc_task.cancel()
+
+
+def _socket_options(timeout_s: float) -> list[tuple[int, int, int]]:
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+    # Linux only: without it a half-open link holds written bytes for up to 15 minutes of retransmission.
+    user_timeout: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if user_timeout is not None:
+        options.append((socket.IPPROTO_TCP, user_timeout, int(timeout_s * 1000)))
+    return options
+
+
+class Connection:
+    """An open connection. It is never reused: after `close` or `discard` nothing can be sent."""
+
+    def __init__(self, client: _Client, limits: Limits) -> None:
+        self._client = client
+        self.limits = limits
+
+    @property
+    def lost(self) -> asyncio.Future[Loss]:
+        """Completed when the connection has ended, whoever ended it."""
+        return self._client.lost
+
+    def send(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[int]:
+        """Sends one message at QoS 1, without a timeout of its own.
+
+        The future gives the reason code of PUBACK, a failure from 0x80 upwards, or raises ConnectionLost.
+        """
+        return self._client.send(topic, payload, retain)
+
+    async def close(self, timeout_s: float) -> None:
+        """Says DISCONNECT (the last will is then not sent), waits at most `timeout_s`, and discards."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._client.__aexit__(None, None, None)
+        except (TimeoutError, aiomqtt.MqttError):
+            pass  # the link is dead: the broker will send the last will
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Closes the socket without a word: the broker sends the last will."""
+        self._client.discard()
+
+
+class Connector:
+    """Opens connections, one at a time."""
+
+    def __init__(self, will: Callable[[], aiomqtt.Will]) -> None:
+        self._will = will
+        self._previous: asyncio.Event | None = None
+
+    async def open(self, options: ConnectOptions) -> Connection:
+        """Connects and waits for CONNACK, in at most 3 x `timeout_s`. Raises ConnectFailed."""
+        if self._previous is not None:
+            try:
+                async with asyncio.timeout(options.timeout_s):
+                    await self._previous.wait()
+            except TimeoutError:
+                raise ConnectFailed("uplink.dns", "the previous name lookup has not ended") from None
+        client = _Client(options, self._will())
+        self._previous = client.thread_ended
+        opened = False
+        try:
+            async with asyncio.timeout(2 * options.timeout_s):
+                await client.enter()
+            opened = True
+        except TimeoutError:
+            raise ConnectFailed("uplink.timeout", "no answer to the connection request") from None
+        except aiomqtt.MqttError as error:
+            raise _explain(error, client) from None
+        finally:
+            if not opened:
+                client.discard()
+        return Connection(client, _limits(client.connack_properties, options))
+
+
+def _explain(error: aiomqtt.MqttError, client: _Client) -> ConnectFailed:
+    if isinstance(client.connect_error, (socket.gaierror, ValueError)):
+        return ConnectFailed("uplink.dns", str(client.connect_error))
+    if isinstance(client.connect_error, TimeoutError):
+        return ConnectFailed("uplink.timeout", "no TCP connection")
+    if isinstance(error, aiomqtt.MqttCodeError) and isinstance(error.rc, ReasonCode):
+        words = f"{error.rc} (0x{error.rc.value:02x})"
+        if error.rc.value in _LOGIN_REFUSED:
+            return ConnectFailed("uplink.refused_login", words)
+        if error.rc.value == _WRONG_VERSION:
+            return ConnectFailed("uplink.version", words)
+        return ConnectFailed("uplink.down", words)
+    return ConnectFailed("uplink.down", str(error))
+
+
+def _limits(properties: Properties | None, options: ConnectOptions) -> Limits:
+    receive_maximum: int = getattr(properties, "ReceiveMaximum", _DEFAULT_RECEIVE_MAXIMUM)
+    packet_bytes: int | None = getattr(properties, "MaximumPacketSize", None)
+    keepalive_s: float = getattr(properties, "ServerKeepAlive", options.keepalive_s)
+    return Limits(receive_maximum, packet_bytes, min(keepalive_s, options.keepalive_s) or options.keepalive_s)

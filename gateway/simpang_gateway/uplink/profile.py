@@ -1,0 +1,196 @@
+"""From stored rows to MQTT messages: topics, payloads, units; docs/messages.md describes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+
+from simpang_protocol import codes, record
+from simpang_protocol.record import Record
+from simpang_protocol.schema import EVENT, SCHEMAS, Schema
+
+from ..store.model import Row
+
+VERSION = 1
+"""`v` of every message: a consumer refuses another one."""
+
+EPOCH_2020_S = 1_577_836_800
+"""Unix seconds of 2020-01-01, from which records count."""
+
+ONLINE = b"online"
+OFFLINE = b"offline"
+
+Resolve = Callable[[int, int, int], tuple[int, str] | None]
+"""Takes node, epoch and the node's uptime, s; gives Unix seconds and `uptime` or `bounded`, or None."""
+
+Value = int | float | None
+Item = str | dict[str, int | str]
+
+_CLOCKS = {record.SYNCED: "synced", record.HOLDOVER: "holdover"}
+_RESOLVED = frozenset({"uptime", "bounded"})
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+class Profile:
+    """Builds the messages of one gateway for one uplink.
+
+    `store` gives the store's UUID, which changes when the store is replaced: row ids count within it.
+    `resolve` turns uptime into time where it can.
+    Raises ValueError where prefix, site or gateway cannot stand in a topic.
+    """
+
+    def __init__(
+        self, *, prefix: str, site: str, gateway: str, store: Callable[[], str], resolve: Resolve
+    ) -> None:
+        for part in (*prefix.split("/"), site, gateway):
+            if not part or set(part) & set("+#/"):
+                raise ValueError(f"{part!r} cannot be a level of an MQTT topic")
+        self.site = site
+        self._base = f"{prefix}/{site}"
+        self._resolve = resolve
+        self._store = store
+        self._about = {"v": VERSION, "site": site, "gateway": gateway}
+
+    @property
+    def status_topic(self) -> str:
+        """Retained `online`; `offline` by the last will or at a clean stop."""
+        return f"{self._base}/gateway/status"
+
+    @property
+    def meta_topic(self) -> str:
+        """Retained: fields and units."""
+        return f"{self._base}/gateway/meta"
+
+    def alarm_topic(self, code: str) -> str:
+        """Retained while the alarm holds; an empty payload clears it."""
+        return f"{self._base}/gateway/alarm/{code}"
+
+    def topic(self, node: int, schema: int) -> str:
+        """The topic of a stream. Raises KeyError for an unknown schema."""
+        return f"{self._base}/{node}/{SCHEMAS[schema].name}"
+
+    def record(self, row: Row) -> str:
+        """The row as one JSON object of a message's `records`.
+
+        Raises ValueError (simpang_protocol's UnknownSchema, RecordError, CodecError) for a row to set aside.
+        """
+        parsed = record.parse(row.body)
+        schema = SCHEMAS[parsed.schema]
+        found: dict[str, object] = {"id": (row.node, row.epoch, row.seq), "row": row.id}
+        found.update(self._time(row, parsed))
+        found["period"] = parsed.period_s
+        samples = _samples(schema, parsed.rows)
+        if schema.fixed:
+            if schema is EVENT:
+                samples = [_event(parsed.rows[0])]
+            samples[0]["items"] = _items(parsed.items)
+        found["samples"] = samples
+        return _encode(found)
+
+    def message(self, records: Iterable[str]) -> bytes:
+        """The payload that carries what `record` gave."""
+        head = _encode({**self._about, "store": self._store()})[:-1]
+        return f'{head},"records":[{",".join(records)}]}}'.encode()
+
+    def meta(self) -> bytes:
+        """The payload of `meta_topic`: each stream with its schema id, units and resolutions."""
+        streams = {
+            schema.name: {
+                "schema": schema.number,
+                "fields": [
+                    {"name": field.name, "unit": field.unit, "resolution": _scaled(1, field.scale)}
+                    for field in schema.fields
+                ],
+            }
+            for schema in SCHEMAS.values()
+        }
+        return _encode({**self._about, "streams": streams}).encode()
+
+    def alarm(self, code: str, cause: str, since_s: int | None) -> bytes:
+        """The payload of `alarm_topic`: `since_s` is Unix seconds, None while no clock is known."""
+        return _encode({"v": VERSION, "code": code, "cause": cause, "since": since_s}).encode()
+
+    def _time(self, row: Row, parsed: Record) -> dict[str, object]:
+        clock = _CLOCKS.get(parsed.basis)
+        if clock is not None:
+            return {"t": EPOCH_2020_S + parsed.t0, "clock": clock}
+        if parsed.basis != record.UPTIME:
+            return {"t": None, "clock": "unknown"}
+        resolved = self._resolve(row.node, row.epoch, parsed.t0)
+        if resolved is None:
+            return {"t": None, "clock": "unknown", "uptime": parsed.t0}
+        unix_s, clock = resolved
+        if clock not in _RESOLVED:
+            raise RuntimeError(f"resolve gave the clock word {clock!r}")
+        return {"t": unix_s, "clock": clock}
+
+
+def _samples(schema: Schema, rows: Sequence[tuple[int | None, ...]]) -> list[dict[str, object]]:
+    names = []
+    columns: list[Sequence[Value]] = []
+    for field, column in zip(schema.fields, zip(*rows, strict=True), strict=True):
+        if all(raw is None for raw in column):
+            continue
+        names.append(field.name)
+        scale = field.scale
+        columns.append([None if raw is None else _scaled(raw, scale) for raw in column])
+    if not names:
+        return [{} for _ in rows]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _scaled(raw: int, scale: int) -> int | float:
+    # True division gives the float nearest to the decimal, and its repr is that decimal: 12.3.
+    return raw if scale == 1 else raw / scale
+
+
+def _event(row: tuple[int | None, ...]) -> dict[str, object]:
+    code, severity, arg1, arg2 = row
+    word: str | None = None
+    if severity is not None:
+        known = severity < len(codes.SEVERITIES)
+        word = codes.SEVERITIES[severity] if known else f"severity-{severity}"
+    return {
+        "code": None if code is None else codes.event_name(code),
+        "severity": word,
+        "arg1": arg1,
+        "arg2": arg2,
+    }
+
+
+def _items(items: Iterable[tuple[int, bytes]]) -> dict[str, Item]:
+    found: dict[str, Item] = {}
+    for tag, value in items:
+        try:
+            name, content = _item(tag, value)
+        except ValueError:
+            # Unknown or garbled: handed on as it is, so that it hides neither itself nor its neighbours.
+            name, content = f"tag{tag}", value.hex()
+        found[name] = content
+    return found
+
+
+def _item(tag: int, value: bytes) -> tuple[str, Item]:
+    if tag == record.TAG_TEXT:
+        return "text", value.decode()
+    if tag == record.TAG_FIRMWARE:
+        return "firmware", value.decode()
+    if tag == record.TAG_SENSOR_STATES and len(value) % 2 == 0:
+        return "sensors", {str(value[at]): _state(value[at + 1]) for at in range(0, len(value), 2)}
+    if tag == record.TAG_DROPS and len(value) % 5 == 0:
+        starts = range(0, len(value), 5)
+        return "drops", {
+            _cause(value[at]): int.from_bytes(value[at + 1 : at + 5], "little") for at in starts
+        }
+    if tag == record.TAG_LOST_RANGE:
+        epoch, first, last, cause = record.parse_lost_range(value)
+        return "lost", {"epoch": epoch, "first": first, "last": last, "cause": _cause(cause)}
+    raise ValueError(f"item {tag} of {len(value)} bytes")
+
+
+def _state(number: int) -> str:
+    return codes.SENSOR_STATES[number] if number < len(codes.SENSOR_STATES) else f"state-{number}"
+
+
+def _cause(number: int) -> str:
+    return codes.DROP_CAUSES.get(number, f"cause-{number}")

@@ -1,0 +1,363 @@
+"""The uplink: connects, keeps a session going, waits after a failure, and keeps the cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiomqtt
+
+from ..clock import Clock
+from ..store.model import Cursor
+from .feeder import Feeder
+from .mqtt import TAKEN_OVER, ConnectFailed, Connection, ConnectOptions, Connector, Loss
+from .pacing import Backoff, ByteWindow, full_jitter
+from .pipeline import Pipeline
+from .profile import OFFLINE, ONLINE, Profile
+from .retained import Retained
+from .seams import Alarm, Counters, Emit, UplinkConfig, UplinkStore
+from .session import Hooks, Session, TimedOut
+
+_BACKOFF_BASE_S = 1.0
+_BACKOFF_FLOOR_S = 0.5  # never more than two connects a second
+_REFUSED_FLOOR_S = 1.0
+_LASTING_S = 60.0  # a connection this long was a success even with nothing to deliver
+_NOTE_EVERY_S = 0.25  # how often the store hears of the cursor; it writes it once a second
+_FAREWELL_S = 1.0
+_TROUBLES = ("uplink.down", "uplink.dns", "uplink.refused_login", "uplink.version", "uplink.timeout")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """For a watchdog, monotonic milliseconds: the uplink hangs if it is later than `due_ms` by some seconds.
+
+    An uplink without a network makes progress: it tries, fails and waits in time.
+    """
+
+    stepped_ms: int
+    due_ms: int
+    delivered_ms: int | None
+
+
+class Uplink:
+    """Sends what the store holds to one broker, for ever.
+
+    Create it in a running event loop; `run` is its task. `alarm_codes` are all codes that may have stood as
+    alarms at the broker before a restart: those that do not hold are cleared there. `rng` draws the back-off.
+    """
+
+    def __init__(
+        self,
+        config: UplinkConfig,
+        store: UplinkStore,
+        profile: Profile,
+        *,
+        clock: Clock,
+        emit: Emit,
+        alarm: Alarm,
+        alarm_codes: Iterable[str] = (),
+        rng: random.Random | None = None,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._profile = profile
+        self._clock = clock
+        self._emit = emit
+        self._alarm = alarm
+        self._rng = rng or random.Random()
+        self._counters = Counters()
+        self._window = ByteWindow(config.publish_timeout_s)
+        self._retained = Retained()
+        self._retained.set(profile.status_topic, ONLINE)
+        self._retained.set(profile.meta_topic, profile.meta())
+        for code in alarm_codes:
+            self._retained.set(profile.alarm_topic(code), b"")
+        self._connector = Connector(lambda: aiomqtt.Will(profile.status_topic, OFFLINE, 1, True))
+        self._backoff = Backoff(self._delay(_BACKOFF_FLOOR_S))
+        self._stop = asyncio.Event()
+        self._pipeline: Pipeline | None = None
+        self._session: Session | None = None
+        self._feeder: Feeder | None = None
+        self._state = "stopped"
+        self._connects = 0
+        self._trouble: tuple[str, str] | None = None
+        self._last_error: str | None = None
+        self._alarms: set[str] = set()
+        self._note_timer: asyncio.TimerHandle | None = None
+        self._newest = 0
+        now_ms = clock.monotonic_ms()
+        self._progress = (now_ms, now_ms + 60_000)
+
+    # --- what others call
+
+    async def run(self) -> None:
+        """Works until `stop`. Faults of network, broker and store are alarms and retries.
+
+        Raises StoreError only where the cursor cannot be loaded at the start.
+        """
+        saved = await self._store.load_cursor(self._config.name)
+        self._pipeline = pipeline = Pipeline(
+            saved.last,
+            saved.done,
+            retry_delay_s=self._delay(_REFUSED_FLOOR_S),
+            inflight=self._config.inflight,
+            pack=self._config.pack,
+        )
+        self._newest = max(self._newest, saved.last)
+        try:
+            while not self._stop.is_set():
+                if await self._connect_once(pipeline):
+                    self._backoff.reset()
+                if not self._stop.is_set():
+                    self._state = "waiting"
+                    await self._pause(self._backoff.failed())
+        finally:
+            self._state = "stopped"
+            self._note_cursor()
+
+    async def stop(self) -> None:
+        """Ends `run`: acknowledgements on the way are awaited for a second, then `offline` and DISCONNECT."""
+        self._stop.set()
+        if self._session is not None:
+            self._session.wake()
+
+    def notify_new_rows(self, newest_id: int = 0) -> None:
+        """The store has committed rows; `newest_id` is the highest id, for the backlog."""
+        self._newest = max(self._newest, newest_id)
+        if self._feeder is not None:
+            self._feeder.more_rows()
+
+    def show_alarm(self, code: str, cause: str, since_s: int | None) -> None:
+        """Keeps an alarm retained at the broker; `since_s` is Unix seconds, or None."""
+        self._set_retained(self._profile.alarm_topic(code), self._profile.alarm(code, cause, since_s))
+
+    def clear_alarm(self, code: str) -> None:
+        """Removes it there."""
+        self._set_retained(self._profile.alarm_topic(code), b"")
+
+    def progress(self) -> Progress:
+        """How far the uplink's own work is, for a watchdog."""
+        return Progress(*self._progress, self._counters.delivered_ms)
+
+    def status(self) -> dict[str, object]:
+        """State, counts since the start, cursor and last error, with stable keys."""
+        cursor = self._pipeline.cursor if self._pipeline is not None else 0
+        return {
+            "name": self._config.name,
+            "host": self._config.host,
+            "state": self._state,
+            "delivered": self._counters.delivered,
+            "messages": self._counters.messages,
+            "refused": self._counters.refused,
+            "aside": self._counters.aside,
+            "backlog": max(0, self._newest - cursor),
+            "cursor": cursor,
+            "reconnects": max(0, self._connects - 1),
+            "last_error": self._last_error,
+        }
+
+    # --- one connection
+
+    async def _connect_once(self, pipeline: Pipeline) -> bool:
+        """Connects and works until the connection ends; True if it was worth it (see `Backoff.reset`)."""
+        self._state = "connecting"
+        self._stepped(3 * self._config.publish_timeout_s)
+        try:
+            connection = await self._unless_stopped(self._connector.open(self._options()))
+        except ConnectFailed as error:
+            self._report(error.code, error.error)
+            return False
+        if connection is None:
+            return False
+        started_ms = self._clock.monotonic_ms()
+        delivered = self._counters.delivered
+        loss: Loss | None = None
+        try:
+            loss = await self._work(connection, pipeline)
+            if loss is not None:
+                self._report("uplink.down", loss.error)
+        except TimedOut:
+            self._report("uplink.timeout", "no acknowledgement")
+        finally:
+            connection.discard()
+            self._end_session(pipeline)
+        if loss is not None and loss.reason_code == TAKEN_OVER:
+            return False  # another client with our id: quick reconnects would throw each other out for ever
+        lasted_s = (self._clock.monotonic_ms() - started_ms) / 1000
+        return self._counters.delivered > delivered or lasted_s >= _LASTING_S
+
+    async def _work(self, connection: Connection, pipeline: Pipeline) -> Loss | None:
+        session = self._session = Session(
+            connection,
+            pipeline,
+            self._window,
+            self._retained,
+            self._profile,
+            self._counters,
+            self._clock,
+            Hooks(self._proven, self._delivered, self._refused, self._stepped),
+            timeout_s=self._config.publish_timeout_s,
+        )
+        feeder = self._feeder = Feeder(
+            self._config.name, self._store, pipeline, self._profile, self._counters, self._emit, session.wake
+        )
+        feeding = asyncio.create_task(feeder.run())
+        working = asyncio.create_task(session.run(self._stop))
+        try:
+            await asyncio.wait({feeding, working}, return_when=asyncio.FIRST_COMPLETED)
+            if feeding.done():
+                feeding.result()
+            loss = await working
+        finally:
+            await _cancel(feeding, working)
+        if loss is None:
+            await self._farewell(connection, session)
+        return loss
+
+    async def _farewell(self, connection: Connection, session: Session) -> None:
+        self._stepped(2 * _FAREWELL_S)
+        try:
+            async with asyncio.timeout(_FAREWELL_S):
+                await session.drain()
+                said = connection.send(self._profile.status_topic, OFFLINE, retain=True)
+                ends: set[asyncio.Future[Any]] = {said, connection.lost}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            pass  # unacknowledged rows are sent again after the start, under the same identity
+        await connection.close(_FAREWELL_S)
+
+    def _end_session(self, pipeline: Pipeline) -> None:
+        session, self._session, self._feeder = self._session, None, None
+        accused = [
+            (self._profile.topic(*stream), failures == 1) for stream, failures in pipeline.reset(self._now_s())
+        ]
+        if session is not None and session.outstanding:
+            self._window.lost()
+            control = session.only_control
+            if control is not None and self._retained.lost_alone(control):
+                accused.append((control, True))
+        for topic, first in accused:
+            self._counters.refused += 1
+            self._refused(topic, "the connection ends when it is sent", first)
+
+    def _options(self) -> ConnectOptions:
+        config = self._config
+        password = None
+        if config.password_file is not None:
+            # Read for each attempt: a corrected password needs no restart.
+            try:
+                password = config.password_file.read_text("utf-8").strip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConnectFailed("uplink.refused_login", f"the password file: {error}") from None
+        return ConnectOptions(
+            config.host,
+            config.port,
+            config.client_id or f"simpang-{self._profile.site}-{config.name}",
+            config.username,
+            password,
+            config.keepalive_s,
+            config.publish_timeout_s,
+        )
+
+    # --- what a session tells
+
+    def _proven(self) -> None:
+        self._connects += 1
+        self._state = "up"
+        self._trouble = None
+        self._emit("uplink.up", uplink=self._config.name, host=self._config.host)
+        for code in _TROUBLES:
+            self._set_alarm(code, False)
+
+    def _delivered(self) -> None:
+        if self._feeder is not None:
+            self._feeder.more_room()
+        refusals = self._pipeline is not None and self._pipeline.refused_streams > 0
+        if not refusals and not self._retained.any_refused:
+            self._set_alarm("uplink.refused_message", False)
+        if self._note_timer is None:
+            self._note_timer = asyncio.get_running_loop().call_later(_NOTE_EVERY_S, self._note_cursor)
+
+    def _refused(self, topic: str, reason: str, first: bool) -> None:
+        arguments: dict[str, object] = {"topic": topic, "reason": reason}
+        self._last_error = f"{topic}: {reason}"
+        if first:
+            self._emit("uplink.refused_message", uplink=self._config.name, **arguments)
+        self._set_alarm("uplink.refused_message", True, **arguments)
+
+    def _stepped(self, next_within_s: float) -> None:
+        now_ms = self._clock.monotonic_ms()
+        self._progress = (now_ms, now_ms + int(next_within_s * 1000))
+
+    # --- helpers
+
+    def _now_s(self) -> float:
+        return self._clock.monotonic_ms() / 1000
+
+    def _report(self, code: str, error: str) -> None:
+        arguments: dict[str, object] = {"host": self._config.host}
+        if code == "uplink.timeout":
+            arguments["seconds"] = self._config.publish_timeout_s
+        elif code in ("uplink.refused_login", "uplink.version"):
+            arguments["reason"] = error
+        else:
+            arguments["error"] = error
+        self._last_error = error
+        if self._trouble != (code, error):
+            self._trouble = (code, error)
+            self._emit(code, uplink=self._config.name, **arguments)
+        for other in _TROUBLES:
+            if other != code:
+                self._set_alarm(other, False)
+        self._set_alarm(code, True, **arguments)
+
+    def _set_alarm(self, code: str, on: bool, **arguments: object) -> None:
+        if on == (code in self._alarms):
+            return
+        (self._alarms.add if on else self._alarms.discard)(code)
+        self._alarm(code, on, uplink=self._config.name, **arguments)
+
+    def _set_retained(self, topic: str, payload: bytes) -> None:
+        self._retained.set(topic, payload)
+        if self._session is not None:
+            self._session.wake()
+
+    def _delay(self, floor_s: float) -> Any:
+        cap_s = self._config.backoff_max_s
+        return full_jitter(self._rng, base_s=_BACKOFF_BASE_S, cap_s=cap_s, floor_s=floor_s)
+
+    async def _pause(self, delay_s: float) -> None:
+        self._stepped(delay_s)
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._stop.wait()
+        except TimeoutError:
+            pass  # time to try again
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        working = asyncio.create_task(work)
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            await _cancel(working, stopping)
+
+    def _note_cursor(self) -> None:
+        if self._note_timer is not None:
+            self._note_timer.cancel()
+            self._note_timer = None
+        if self._pipeline is not None:
+            done = tuple(self._pipeline.done())
+            self._store.advance(Cursor(self._config.name, self._pipeline.cursor, done))
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

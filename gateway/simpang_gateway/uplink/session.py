@@ -1,0 +1,236 @@
+"""The life of one connection: birth messages, records, heartbeats, and the end.
+
+Everything sent has a deadline. When one passes, the session ends and the connection is discarded: neither
+paho nor a half-dead broker would ever bring that message back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
+
+from ..clock import Clock
+from .mqtt import SUCCESS_BELOW, Connection, Loss
+from .pacing import ByteWindow
+from .pipeline import Outgoing, Pipeline
+from .profile import ONLINE, Profile
+from .retained import Retained
+from .seams import Counters
+
+MESSAGE_BYTES = 128 * 1024
+"""Most bytes of a message with several records: brokers limit packets, some at this size."""
+
+_BIRTHS = 2  # status and meta are known to the broker before the first record
+_PACKET_HEAD = 16  # bytes of a PUBLISH besides topic and payload, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a session tells its owner."""
+
+    proven: Callable[[], None]
+    """The broker acknowledged the first message: only now is the connection known to work."""
+    delivered: Callable[[], None]
+    """Records were delivered."""
+    refused: Callable[[str, str, bool], None]
+    """Topic, reason, and whether this is the first refusal in a row."""
+    stepped: Callable[[float], None]
+    """The session has taken a step; the next comes within so many seconds."""
+
+
+class TimedOut(Exception):
+    """No PUBACK within the publish timeout."""
+
+
+class Session:
+    """Sends over one connection until it is lost or `stop` is set."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        pipeline: Pipeline,
+        window: ByteWindow,
+        retained: Retained,
+        profile: Profile,
+        counters: Counters,
+        clock: Clock,
+        hooks: Hooks,
+        *,
+        timeout_s: float,
+    ) -> None:
+        self._connection = connection
+        self._pipeline = pipeline
+        self._window = window
+        self._retained = retained
+        self._profile = profile
+        self._counters = counters
+        self._clock = clock
+        self._hooks = hooks
+        self._timeout_ms = int(timeout_s * 1000)
+        self._heartbeat_ms = int(connection.limits.keepalive_s * 1000)
+        packet = connection.limits.packet_bytes
+        self._payload_limit = None if packet is None else packet - _PACKET_HEAD
+        self._sent: dict[int, tuple[int, Outgoing]] = {}  # token: (ms when sent, message), oldest first
+        self._bytes = 0
+        self._control: tuple[int, str] | None = None  # ms when sent, topic of the retained message on the way
+        self._births = 0
+        self._proven = False
+        self._heard_ms = clock.monotonic_ms()
+        self._wake = asyncio.Event()
+        connection.lost.add_done_callback(lambda _: self._wake.set())
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether anything is on the way."""
+        return bool(self._sent) or self._control is not None
+
+    @property
+    def only_control(self) -> str | None:
+        """The topic of the retained message on the way, if nothing else is."""
+        return self._control[1] if self._control is not None and not self._sent else None
+
+    def wake(self) -> None:
+        """There may be something to do: rows, an alarm, or the stop."""
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> Loss | None:
+        """Sends until the connection is lost (gives the cause) or `stop` is set (None). Raises TimedOut."""
+        self._retained.send_all_again()
+        while not stop.is_set():
+            self._wake.clear()
+            if self._connection.lost.done():
+                return self._connection.lost.result()
+            now_ms = self._clock.monotonic_ms()
+            if now_ms >= self._deadline_ms():
+                raise TimedOut
+            self._send(now_ms)
+            wait_s = self._wait_s(now_ms)
+            self._hooks.stepped(wait_s)
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass  # a deadline, a heartbeat or a retry is due
+        return None
+
+    async def drain(self) -> None:
+        """Waits until nothing is on the way or the connection is lost."""
+        while self.outstanding and not self._connection.lost.done():
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _send(self, now_ms: int) -> None:
+        if not self.outstanding and now_ms >= self._heard_ms + self._heartbeat_ms:
+            self._retained.set(self._profile.status_topic, ONLINE)
+        slots = self._connection.limits.receive_maximum - len(self._sent) - (self._control is not None)
+        if self._control is None and slots > 0:
+            slots -= self._send_control(now_ms)
+        if self._births < _BIRTHS and (self._control is not None or self._retained.waiting):
+            return
+        for message in self._pipeline.next_messages(
+            now_ms / 1000, window=self._window.limit, message=self._message_bytes(), slots=slots
+        ):
+            self._send_records(now_ms, message)
+
+    def _send_control(self, now_ms: int) -> int:
+        """Sends the next retained message, if there is one; returns how many are on the way."""
+        while (control := self._retained.take()) is not None:
+            topic, payload = control
+            if self._too_large(topic, payload):
+                self._births += 1
+                self._control_refused(topic, self._too_large_reason(payload))
+                continue
+            self._control = (now_ms, topic)
+            acked = self._connection.send(topic, payload, retain=True)
+            acked.add_done_callback(partial(self._control_done, topic))
+            return 1
+        return 0
+
+    def _too_large(self, topic: str, payload: bytes) -> bool:
+        # MQTT 5.0, 3.2.2.3.6: such a packet must not be sent; most brokers would hang up on it.
+        return self._payload_limit is not None and len(topic) + len(payload) > self._payload_limit
+
+    def _too_large_reason(self, payload: bytes) -> str:
+        return f"{len(payload)} bytes are more than the broker takes"
+
+    def _message_bytes(self) -> int:
+        return MESSAGE_BYTES if self._payload_limit is None else min(MESSAGE_BYTES, self._payload_limit)
+
+    def _send_records(self, now_ms: int, message: Outgoing) -> None:
+        topic = self._profile.topic(*message.stream)
+        payload = self._profile.message(entry.data for entry in message.entries)
+        if self._too_large(topic, payload):
+            self._refuse(message, topic, self._too_large_reason(payload))
+            return
+        self._sent[message.token] = (now_ms, message)
+        self._bytes += message.size
+        acked = self._connection.send(topic, payload)
+        acked.add_done_callback(partial(self._records_done, message.token, topic))
+
+    def _records_done(self, token: int, topic: str, acked: asyncio.Future[int]) -> None:
+        self._wake.set()
+        if acked.cancelled() or acked.exception() is not None:
+            return  # the connection is lost; the pipeline is reset as a whole
+        sent_ms, message = self._sent.pop(token)
+        now_ms = self._hear()
+        if acked.result() >= SUCCESS_BELOW:
+            self._refuse(message, topic, _reason(acked.result()))
+        else:
+            self._window.acked((now_ms - sent_ms) / 1000, self._bytes)
+            self._counters.delivered += self._pipeline.acked(token)
+            self._counters.messages += 1
+            self._counters.delivered_ms = now_ms
+            self._hooks.delivered()
+        self._bytes -= message.size
+
+    def _refuse(self, message: Outgoing, topic: str, reason: str) -> None:
+        self._counters.refused += 1
+        failures = self._pipeline.failed(message.token, self._clock.monotonic_ms() / 1000)
+        self._hooks.refused(topic, reason, failures == 1)
+
+    def _control_done(self, topic: str, acked: asyncio.Future[int]) -> None:
+        self._wake.set()
+        if acked.cancelled() or acked.exception() is not None:
+            return
+        self._control = None
+        self._hear()
+        self._births += 1
+        self._retained.acked(topic)
+        if acked.result() >= SUCCESS_BELOW:
+            self._control_refused(topic, _reason(acked.result()))
+
+    def _control_refused(self, topic: str, reason: str) -> None:
+        self._counters.refused += 1
+        self._hooks.refused(topic, reason, self._retained.refused(topic))
+
+    def _hear(self) -> int:
+        self._heard_ms = self._clock.monotonic_ms()
+        if not self._proven:
+            self._proven = True
+            self._hooks.proven()
+        return self._heard_ms
+
+    def _deadline_ms(self) -> float:
+        # Messages of one connection are sent in time's order, so the first one is the oldest.
+        oldest = next(iter(self._sent.values()), None)
+        since = [sent[0] for sent in (oldest, self._control) if sent is not None]
+        return min(since) + self._timeout_ms if since else float("inf")
+
+    def _wait_s(self, now_ms: int) -> float:
+        due_ms = self._deadline_ms() if self.outstanding else self._heard_ms + self._heartbeat_ms
+        retry_s = self._pipeline.next_retry_s(now_ms / 1000)
+        if retry_s is not None:
+            due_ms = min(due_ms, retry_s * 1000)
+        return max(0.001, (due_ms - now_ms) / 1000)
+
+
+def _reason(code: int) -> str:
+    try:
+        return f"{ReasonCode(PacketTypes.PUBACK, identifier=code)} (0x{code:02x})"
+    except KeyError:
+        return f"0x{code:02x}"

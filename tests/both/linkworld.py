@@ -6,11 +6,7 @@ Runs on CPython and on the MicroPython VM. One millisecond is one step; nothing 
 import os
 import random
 
-try:
-    from node.journal import Journal
-except ImportError:  # CPython: the firmware folder is put on the path by the tests' configuration
-    raise
-
+from node.journal import Journal
 from simpang_protocol import codes, record, schema, times
 from simpang_protocol.cobs import Deframer, wrap
 from simpang_protocol.frame import parse_header

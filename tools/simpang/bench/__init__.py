@@ -1,0 +1,1 @@
+"""Figures that users can reproduce, and the seeded data that they are made from."""

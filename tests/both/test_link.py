@@ -8,7 +8,8 @@ from simpang_protocol.frame import parse_header
 try:
     import tempfile
 
-    FOLDER = tempfile.mkdtemp() + "/journal"
+    _KEEP = tempfile.TemporaryDirectory()
+    FOLDER = _KEEP.name + "/journal"
 except ImportError:  # the VM runs in a folder of its own
     FOLDER = "link_journal"
 

@@ -37,7 +37,8 @@ def _node(folder: Path, number: int, key: dict[str, object]) -> VirtualNode:
     dust = Pms5003(air, seed=number)
     dust.settle_ms = 0
     models = {"uart1": dust, "i2c0": [Bme280(air)]}
-    return VirtualNode(f"n{number}", folder / f"n{number}", config=CONFIG, key=key, env=air, models=models, link=2)
+    name = f"n{number}"
+    return VirtualNode(name, folder / name, config=CONFIG, key=key, env=air, models=models, link=2)
 
 
 def _stats(node: VirtualNode) -> dict[str, int]:
@@ -146,8 +147,8 @@ async def _balance(gateway: GatewayProcess, consumer: Consumer, sums: dict[int, 
     received = consumer.received
     status = await gateway.status()
     print(
-        f"records {len(received.records)}, repeated {received.repeated}, starts of the gateway {gateway.starts}, "
-        f"counters {status['counters']}"
+        f"records {len(received.records)}, repeated {received.repeated}, "
+        f"starts of the gateway {gateway.starts}, counters {status['counters']}"
     )
     assert received.conflicts == []
     assert received.out_of_order == []

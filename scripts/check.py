@@ -4,6 +4,7 @@ Every step runs, whatever the others found; the exit status is 0 when all are we
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -45,6 +46,11 @@ def host_types() -> list[str]:
     return output.splitlines() if status else []
 
 
+def crashed(output: str) -> bool:
+    """True where mypy did not get through: a line that is no finding, such as a traceback."""
+    return any(not re.match(r"\S+\.pyi?:\d+: (error|note): ", line) for line in output.splitlines())
+
+
 def own_findings(output: str) -> list[str]:
     """Returns the lines of mypy's output about the node's files, not the stubs; none without an error."""
     ours = tuple(f"{name}/" for name in NODE_FOLDERS)
@@ -57,8 +63,8 @@ def node_types() -> list[str]:
     if not (ROOT / "typings" / "machine.pyi").exists():
         return ["typings/ is missing: the stubs come with `sh scripts/setup dev`"]
     status, output = run("mypy", "--config-file", "scripts/mypy-node.ini", "--no-error-summary")
-    # Status 1 alone may be the stubs' own errors; above it mypy did not get through.
-    return output.splitlines() if status > 1 else own_findings(output)
+    # Status 1 alone may be the stubs' own errors.
+    return output.splitlines() if status > 1 or crashed(output) else own_findings(output)
 
 
 def sources(folders: Iterable[str]) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from simpang.rig.interpreter import find_tool
 ROOT = Path(__file__).resolve().parent.parent
 BOTH = ROOT / "tests" / "both"
 HEAP = "8m"
-RUNNER = ROOT / "tests" / "vm_runner.py"
+RUNNER = BOTH / "vm_runner.py"
 
 
 @pytest.mark.parametrize("path", sorted(BOTH.glob("test_*.py")), ids=lambda path: path.stem)

@@ -41,9 +41,7 @@ class SimpangError(Exception):
         """Return "code: cause. Next: step." on one line."""
         lang = lang or language()
         label = "Langkah berikut" if lang == "id" else "Next"
-        step = self.next_step(lang)
-        end = "" if step.endswith(("?", "!", ".")) else "."
-        return f"{self.code}: {self.cause(lang)}. {label}: {step}{end}"
+        return f"{self.code}: {_sentence(self.cause(lang))} {label}: {_sentence(self.next_step(lang))}"
 
     def to_dict(self, lang: str | None = None) -> dict[str, str]:
         """Return `code`, `severity`, `cause` and `next` for JSON."""
@@ -56,3 +54,7 @@ class SimpangError(Exception):
 
     def __str__(self) -> str:
         return self.line()
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(("?", "!", ".")) else text + "."

@@ -29,16 +29,23 @@ def _write(path: Path, text: str, how: int) -> None:
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(descriptor, 0o600)
-            if os.geteuid() == 0:
-                # A command run by root must not lock the gateway's own user out of its files.
-                owner = path.parent.stat()
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            give_to_owner(descriptor, path.parent)
             file.write(text)
             file.flush()
             os.fsync(descriptor)
     except OSError:
         path.unlink(missing_ok=True)  # half a key is worse than none
         raise
+
+
+def give_to_owner(target: int | Path, folder: Path) -> None:
+    """Where root runs this, give a file to the owner of `folder`: the gateway's user must not be locked out.
+
+    Raises OSError.
+    """
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(target, owner.st_uid, owner.st_gid)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from simpang_protocol.keys import node_keys as derive_keys
 
 from .errors import SimpangError
-from .files import create_durably, describe, read_secret, replace_durably
+from .files import create_durably, describe, give_to_owner, read_secret, replace_durably
 
 ROOT_KEY = "root.key"
 REGISTRY = "registry.json"
@@ -36,7 +36,8 @@ _PURPOSES = {"up": 16, "down": 16, "up4": 16, "hello": 32}
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node of the registry. `ceiling` is its highest known epoch, rounded up to a multiple of 1024."""
+    """One node of the registry. `ceiling` is its highest known epoch (0 none), rounded up to a
+    multiple of 1024."""
 
     place: str
     generation: int
@@ -74,6 +75,7 @@ def create(state: Path, site: str) -> None:
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         (state / KEY_FOLDER).mkdir(mode=0o700, exist_ok=True)
+        give_to_owner(state / KEY_FOLDER, state)
         create_durably(root, secrets.token_bytes(32).hex() + "\n")
     except OSError as error:
         raise SimpangError("config.unwritable", path=state, error=describe(error)) from error
@@ -175,8 +177,8 @@ class KeyStore:
             number = self._registry.next
             if number > LAST_NODE:
                 raise SimpangError("registry.full", path=self._state / REGISTRY)
-            ceiling = _round_up(FIRST_EPOCH)
-            node = Node(place, 1, None, ceiling, _now())
+            # No epoch of it is known: nothing that it will say can be older than any store.
+            node = Node(place, 1, None, 0, _now())
             self._save(number, node, number + 1)
             return number, self._key_file(number, node)
 

@@ -553,6 +553,15 @@ _FRAME = {
     "frame.time": _frame("a damaged time", _UPDATE_EN, "waktu rusak", _UPDATE_ID),
 }
 
+_RECORD = {
+    "record.damaged": _warning(
+        "a record of node {node} cannot be decoded: {error}",
+        "compare the versions of firmware and gateway",
+        "record dari node {node} tidak dapat diurai: {error}",
+        "bandingkan versi firmware dan gateway",
+    ),
+}
+
 _GATEWAY = {
     "gateway.started": _info(
         "gateway {gateway} of site {site} has started: version {version}, store {store}",
@@ -584,6 +593,12 @@ _GATEWAY = {
         "log {path} tidak dapat ditulis: {error}",
         "periksa [log] path, hak akses foldernya, dan ruang kosong",
     ),
+    "capture.damaged": _warning(
+        "line {line} of a capture cannot be read: {error}",
+        "make the capture anew if it matters; the other lines are read all the same",
+        "baris {line} dari rekaman tidak dapat dibaca: {error}",
+        "rekam ulang bila penting; baris lain tetap dibaca",
+    ),
     "capture.failed": _error(
         "the capture {path} cannot be written: {error}",
         "check [capture] path, its folder's permissions and free space",
@@ -598,6 +613,12 @@ _CLI = {
         "see `{command} --help`",
         "{error}",
         "lihat `{command} --help`",
+    ),
+    "cli.io": _error(
+        "reading or writing failed: {error}",
+        "check that file or device and its free space",
+        "gagal membaca atau menulis: {error}",
+        "periksa berkas atau perangkat itu dan ruang kosongnya",
     ),
     "cli.input": _error(
         "{input} is neither a readable file nor hexadecimal",
@@ -618,6 +639,7 @@ MESSAGES: Mapping[str, Message] = {
     **_CONTROL,
     **_NODE,
     **_FRAME,
+    **_RECORD,
     **_GATEWAY,
     **_CLI,
 }

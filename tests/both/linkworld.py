@@ -11,7 +11,7 @@ from simpang_protocol import codes, record, schema, times
 from simpang_protocol.cobs import Deframer, wrap
 from simpang_protocol.frame import parse_header
 from simpang_protocol.nodelink import NodeLink
-from simpang_protocol.session import Downlink, NodeSession, WindowState
+from simpang_protocol.session import Downlink, NodeSession
 
 KEYS = {"up": bytes(range(16)), "down": bytes(range(16, 32)), "hello": bytes(range(32))}
 NODE = 7

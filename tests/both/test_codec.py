@@ -6,21 +6,22 @@ from simpang_protocol import codec, schema
 from simpang_protocol.errors import CodecError
 
 AIR = schema.AIR
+WIDTH = len(AIR.fields)
 
 
-def random_rows(count, width=len(AIR.fields)):
+def random_rows(count):
     """Rows as they occur: some columns absent, some values missing, now and then a jump to any size."""
-    base = [random.randint(0, 1 << random.randint(1, 14)) for _ in range(width)]
-    absent = [random.random() < 0.2 for _ in range(width)]
+    base = [random.randint(0, 1 << random.randint(1, 14)) for _ in range(WIDTH)]
+    absent = [random.random() < 0.2 for _ in range(WIDTH)]
     holes = random.random() < 0.5
     rows = []
     for _ in range(count):
         row = []
-        for number in range(width):
+        for number in range(WIDTH):
             if random.random() < 0.02:
                 base[number] = random.randint(0, schema.LIMIT)
             value = base[number] + random.randint(-9, 9)
-            if value < 0 and not AIR.fields[number].signed or value > schema.LIMIT:
+            if (value < 0 and not AIR.fields[number].signed) or value > schema.LIMIT:
                 value = base[number]
             if AIR.fields[number].signed and random.random() < 0.05:
                 value = -value

@@ -179,6 +179,17 @@ def test_slot_that_runs_on_trial_is_not_overwritten():
         assert install(slots, "3.0")
 
 
+def test_beginning_a_new_update_withdraws_the_one_on_trial():
+    with Flash() as root:
+        make_node(root)
+        slots = boot(root, PWRON)
+        assert install(slots, "2.0")
+        slots.begin()
+        after = boot(root)
+        assert seen(after) == ("a", False, False, "1.0")
+        assert after.note == ""
+
+
 def test_power_cuts_and_deep_sleep_count_as_no_crash():
     with Flash() as root:
         make_node(root)

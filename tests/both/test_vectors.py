@@ -13,7 +13,7 @@ unhex = bytes.fromhex
 
 
 def run(name, kind, check):
-    """Call `check(test)` for each test of a group; it returns None where the bytes are valid, else a cause."""
+    """Call `check(test)` for each test of a group; it returns None where the bytes are valid, or a cause."""
     with open(_FOLDER + name + ".json") as file:
         groups = json.load(file)["groups"]
     done = 0

@@ -41,7 +41,9 @@ class Received:
 class Consumer:
     """Subscribes to everything under `prefix`; the broker keeps its messages while it is away."""
 
-    def __init__(self, host: str, port: int, prefix: str = "simpang", client_id: str = "city-consumer") -> None:
+    def __init__(
+        self, host: str, port: int, prefix: str = "simpang", client_id: str = "city-consumer"
+    ) -> None:
         self.received = Received()
         self._lock = threading.Lock()
         self._last_row: dict[tuple[int, str, str], int] = {}
@@ -52,7 +54,7 @@ class Consumer:
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
-        properties = Properties(PacketTypes.CONNECT)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = _SESSION_S
         self._client.connect(host, port, keepalive=10, clean_start=False, properties=properties)
         self._client.loop_start()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class GatewayProcess:
     def add_node(self, place: str) -> tuple[int, dict[str, object]]:
         """Give a node its id and key file content; the gateway must not run."""
         if self.running:
-            raise RigError("the gateway runs and owns its registry. Stop it first, or use its control socket.")
+            raise RigError("the gateway runs and owns its registry. Stop it first, or use its socket.")
         return keystore.KeyStore(self.state, self.site).add_node(place)
 
     def set_port(self, name: str, url: str) -> None:
@@ -138,10 +139,10 @@ class GatewayProcess:
         """Ask the running gateway. Raises SimpangError where it does not answer."""
         return await self.request("status")
 
-    async def request(self, op: str, **arguments: object) -> dict[str, Any]:
+    async def request(self, op: str, **arguments: Any) -> dict[str, Any]:
         """Send one request to the control socket. Raises SimpangError."""
         socket = self.state / "control.sock"
-        return await asyncio.to_thread(control.request, socket, op, **arguments)
+        return await asyncio.to_thread(partial(control.request, socket, op, **arguments))
 
     def kill(self) -> None:
         """SIGKILL: what is not on disk is gone. Does nothing where none runs."""

@@ -1,0 +1,240 @@
+"""Firmware as a node carries it, and flash images made of it.
+
+A firmware folder holds boot.py and main.py (copied as they are), other modules at the top (compiled), and the
+packages node and sensors. Where there is a `node`, it, `sensors` and the protocol package become slot a:
+/slot_a/<package>/*.mpy, and /slot_a/manifest.json written last. Builds are kept by the hash of their sources.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from simpang.rig import image as images
+from simpang.rig.errors import RigError
+from simpang.rig.interpreter import find_tool
+
+FLASH_BLOCKS = 256
+BUILDS_KEPT = 32
+_FORMAT = "1"
+_SLOT_PACKAGES = ("node", "sensors")
+_AS_SOURCE = ("boot.py", "main.py")
+_FAKES = Path(__file__).with_name("fakes")
+_ON_THE_BOARD = ("_rig.py", "esp32.py", "machine.py", "rigboot.py")
+_COMPILER_OPTIONS = ("-march=xtensawin", "-msmall-int-bits=31")
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Compiled firmware: `folder` is laid out like the node's root, `image` a flash image that holds it.
+
+    `version` is what the manifest of slot a says.
+    """
+
+    folder: Path
+    image: Path
+    version: str
+
+
+def cache_folder() -> Path:
+    """Where builds are kept: $XDG_CACHE_HOME/simpang/rig, or ~/.cache/simpang/rig."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "simpang" / "rig"
+
+
+def own_firmware() -> Path:
+    """The firmware of this installation. Raises RigError where it is missing."""
+    package = Path(__file__).resolve().parents[1]
+    # In a wheel the firmware lies inside the package, in a checkout beside `tools`.
+    for folder in (package / "_firmware", package.parents[1] / "firmware"):
+        if (folder / "main.py").is_file():
+            return folder
+    raise RigError("the firmware of Simpang is missing. Install again, or name a firmware folder.")
+
+
+def build(
+    firmware: Path | None = None,
+    *,
+    blocks: int = FLASH_BLOCKS,
+    version: str | None = None,
+    cache: Path | None = None,
+) -> Build:
+    """Compile a firmware folder and make its base image, or take both from the cache.
+
+    `blocks` is the size of the flash in blocks of 4096 bytes; `version` defaults to one made of the sources'
+    hash. Raises RigError with the compiler's words where a file does not compile.
+    """
+    firmware = own_firmware() if firmware is None else firmware
+    sources = _sources(firmware)
+    digest = _digest(sources)
+    version = f"0.0.0+{digest[:8]}" if version is None else version
+    name = f"firmware-{digest[:16]}-{blocks}-{hashlib.sha256(version.encode()).hexdigest()[:8]}"
+
+    def fill(folder: Path) -> None:
+        root = folder / "root"
+        files = _compile_all(sources, root)
+        slot = {path: target for path, target in files.items() if path.startswith("/slot_a/")}
+        if slot:
+            manifest = root / "slot_a" / "manifest.json"
+            manifest.write_bytes(manifest_of(slot, version))
+            files["/slot_a/manifest.json"] = manifest
+        images.format_image(folder / "base.img", blocks)
+        images.copy_into(folder / "base.img", files)
+
+    folder = _cached(name, fill, cache)
+    return Build(folder / "root", folder / "base.img", version)
+
+
+def manifest_of(files: Mapping[str, Path], version: str) -> bytes:
+    """Manifest of a slot: {"v":1,"version":…,"files":{path in the slot: [size, SHA-256 in hex]}}.
+
+    Keys of `files` are paths on the node, "/slot_x/…".
+    """
+    entries = {}
+    for path, source in sorted(files.items()):
+        data = source.read_bytes()
+        entries[path.split("/", 2)[2]] = [len(data), hashlib.sha256(data).hexdigest()]
+    return json.dumps({"v": 1, "version": version, "files": entries}, separators=(",", ":")).encode()
+
+
+def fakes(cache: Path | None = None) -> Path:
+    """Folder with the compiled `machine`, `esp32` and start-up code of the virtual board."""
+    sources = {f"/{name}": _FAKES / name for name in _ON_THE_BOARD}
+
+    def fill(folder: Path) -> None:
+        _compile_all(sources, folder)
+
+    return _cached(f"fakes-{_digest(sources)[:16]}", fill, cache)
+
+
+def make_image(
+    target: Path,
+    base: Build,
+    config: Mapping[str, Any] | None = None,
+    key: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write the flash image of one node: the firmware, /config.json, /key.json and what else `files` brings.
+    """
+    extra = dict(files or {})
+    for path, content in (("/config.json", config), ("/key.json", key)):
+        if content is not None:
+            extra[path] = json.dumps(content, separators=(",", ":")).encode()
+    fresh = target.with_name(target.name + ".new")
+    shutil.copyfile(base.image, fresh)
+    if extra:
+        images.write_files(fresh, extra)
+    fresh.replace(target)
+
+
+def _sources(firmware: Path) -> dict[str, Path]:
+    """Path on the node without its final ending -> source, all of a firmware folder."""
+    if not (firmware / "main.py").is_file():
+        raise RigError(f"{firmware} is no firmware folder: main.py is missing. Name a folder that has one.")
+    found = {f"/{path.name}": path for path in sorted(firmware.glob("*.py"))}
+    if (firmware / "node").is_dir():
+        folders = {name: firmware / name for name in _SLOT_PACKAGES}
+        folders["simpang_protocol"] = _protocol()
+        for name, folder in folders.items():
+            for path in sorted(folder.rglob("*.py")):
+                found[f"/slot_a/{name}/{path.relative_to(folder).as_posix()}"] = path
+    return found
+
+
+def _protocol() -> Path:
+    spec = find_spec("simpang_protocol")
+    if spec is None or spec.origin is None:
+        raise RigError("the package simpang_protocol is missing. Install Simpang, or add it to PYTHONPATH.")
+    return Path(spec.origin).parent
+
+
+def _digest(sources: Mapping[str, Path]) -> str:
+    whole = hashlib.sha256(_FORMAT.encode() + " ".join(_COMPILER_OPTIONS).encode())
+    for tool in ("mpy-cross", "micropython"):
+        whole.update(_tool_stamp(find_tool(tool)))
+    for path, source in sorted(sources.items()):
+        data = source.read_bytes()
+        whole.update(f"{path}\0{len(data)}\0".encode() + data)
+    return whole.hexdigest()
+
+
+def _tool_stamp(tool: str) -> bytes:
+    status = os.stat(tool)
+    return f"{tool}\0{status.st_size}\0{status.st_mtime_ns}\0".encode()
+
+
+def _compile_all(sources: Mapping[str, Path], root: Path) -> dict[str, Path]:
+    """Compile (or copy) sources into a folder laid out like the node; path on the node -> file, packages
+    last.
+    """
+    made = {}
+    compiling = []
+    for path, source in sources.items():
+        as_source = path.count("/") == 1 and source.name in _AS_SOURCE
+        on_node = path if as_source else path.removesuffix(".py") + ".mpy"
+        target = root / on_node.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if as_source:
+            shutil.copyfile(source, target)
+        else:
+            compiling.append((source, target, path.removeprefix("/slot_a").lstrip("/")))
+        made[on_node] = target
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for _ in pool.map(lambda job: _compile(*job), compiling):
+            pass
+    return made
+
+
+def _compile(source: Path, target: Path, shown: str) -> None:
+    command = [find_tool("mpy-cross"), *_COMPILER_OPTIONS, "-s", shown, "-o", str(target), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        words = " ".join((done.stderr + done.stdout).split())
+        reason = words.removeprefix("Traceback (most recent call last): ")
+        raise RigError(f"{source} does not compile: {reason}. Correct the file.")
+
+
+def _cached(name: str, fill: Callable[[Path], None], cache: Path | None) -> Path:
+    """Folder `name` of the cache; where it is missing, fill() makes it aside and it is put there whole."""
+    cache = cache_folder() if cache is None else cache
+    folder = cache / name
+    if folder.is_dir():
+        os.utime(folder)
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
+    try:
+        fill(fresh)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            # Another process was quicker with the same sources.
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    _forget_oldest(cache)
+    return folder
+
+
+def _forget_oldest(cache: Path) -> None:
+    """Bound the cache: what was not used for longest goes first."""
+    kept = []
+    for folder in cache.iterdir():
+        try:
+            kept.append((folder.stat().st_mtime_ns, folder))
+        except FileNotFoundError:
+            # Another process forgot it, or put it in its place, in this moment.
+            continue
+    for _, folder in sorted(kept, reverse=True)[BUILDS_KEPT:]:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -15,6 +15,7 @@ from .help import LazyGroup, example
 
 # name: (module and attribute, one line of help)
 COMMANDS = {
+    "demo": ("simpang.cli.demo:demo", "Run broker, gateway and virtual nodes here and show live data."),
     "gateway": ("simpang.cli.gateway:gateway", "Set up, check, run and look at a gateway."),
     "node": ("simpang.cli.node:node", "Add and list sensor nodes."),
     "decode": ("simpang.cli.decode:decode", "Show the frames in bytes from a line or a capture."),

@@ -29,6 +29,7 @@ BUILDS_KEPT = 32
 _FORMAT = "1"
 _SLOT_PACKAGES = ("node", "sensors")
 _AS_SOURCE = ("boot.py", "main.py")
+_PACKAGE = Path(__file__).resolve().parents[1]
 _FAKES = Path(__file__).with_name("fakes")
 _ON_THE_BOARD = ("_rig.py", "esp32.py", "machine.py", "rigboot.py")
 _COMPILER_OPTIONS = ("-march=xtensawin", "-msmall-int-bits=31")
@@ -47,16 +48,20 @@ class Build:
 
 
 def cache_folder() -> Path:
-    """Where builds are kept: $XDG_CACHE_HOME/simpang/rig, or ~/.cache/simpang/rig."""
+    """Where builds are kept: .cache/rig of a checkout, which `make clean` removes; of an installation
+    $XDG_CACHE_HOME/simpang/rig, or ~/.cache/simpang/rig.
+    """
+    checkout = _PACKAGE.parents[1]
+    if (checkout / "pyproject.toml").is_file() and os.access(checkout, os.W_OK):
+        return checkout / ".cache" / "rig"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "simpang" / "rig"
 
 
 def own_firmware() -> Path:
     """The firmware of this installation. Raises RigError where it is missing."""
-    package = Path(__file__).resolve().parents[1]
     # In a wheel the firmware lies inside the package, in a checkout beside `tools`.
-    for folder in (package / "_firmware", package.parents[1] / "firmware"):
+    for folder in (_PACKAGE / "_firmware", _PACKAGE.parents[1] / "firmware"):
         if (folder / "main.py").is_file():
             return folder
     raise RigError("the firmware of Simpang is missing. Install again, or name a firmware folder.")

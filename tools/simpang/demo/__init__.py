@@ -1,0 +1,1 @@
+"""`simpang demo`: the real firmware, gateway and broker on this machine, with simulated sensors and air."""

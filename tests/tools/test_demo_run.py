@@ -129,7 +129,7 @@ def test_three_nodes_deliver_everything_in_six_seconds(place):
     airs = {json.dumps(message["records"][-1]["samples"]) for message in result["last"].values()}
     assert len(airs) == 3
 
-    page = (Path(__file__).parent.parent / "docs" / "demo.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "demo.md").read_text(encoding="utf-8")
     assert [key for key in result if f"`{key}`" not in page] == []
 
 

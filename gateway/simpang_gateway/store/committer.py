@@ -1,4 +1,4 @@
-"""Group commit: what many sessions submit becomes one write to the card, and is acknowledged after it."""
+"""Group commit: what many peers submit becomes one write to the card, and is acknowledged after it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -93,7 +93,7 @@ class Committer:
     async def commit(self, part: Batch, *, urgent: bool = False) -> int:
         """Submit a part, wait until it is durable, return the id of its first record.
 
-        For callers whose parts do not build on each other; a session takes `submit`, whose callback comes
+        For callers whose parts do not build on each other; a peer takes `submit`, whose callback comes
         before anything else can be submitted.
 
         Raises:
@@ -138,7 +138,7 @@ class Committer:
         self._running, self._running_rows = None, 0
         error = self._failure(task)
         if error is None:
-            # The card goes on working while the sessions send their acknowledgements.
+            # The card goes on working while the peers send their acknowledgements.
             if self._parts and self._due:
                 self._start()
             self._deliver(parts, 0, None, task.result())
@@ -154,7 +154,7 @@ class Committer:
         error = task.exception()
         if error is None or isinstance(error, StoreError):
             return error
-        # A mistake in the program: sessions are told that nothing was written, the loop tells the rest.
+        # A mistake in the program: peers are told that nothing was written, the loop tells the rest.
         self._loop.call_exception_handler({"message": "the store's commit failed", "exception": error})
         return StoreIo(self._store.path, repr(error))
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-from . import ledger, loads, trim
-from .errors import StoreDamaged, StoreError, StoreFull, StoreIo, from_os, from_sqlite
+from . import ledger, loads, states, trim
+from .errors import SQLITE_ERRORS, StoreDamaged, StoreError, StoreFull, StoreIo, alone, from_os, from_sqlite
 from .model import (
     DAMAGED,
     Batch,
@@ -22,8 +22,8 @@ from .model import (
     StoreOptions,
     pack_key,
 )
-from .opening import open_store
-from .rows import COLUMNS, decode, encode, insert, pack_ranges, signed, text, unpack_ranges
+from .opening import Look, open_store
+from .rows import COLUMNS, decode, encode, insert
 from .schema import transaction
 
 Answer = TypeVar("Answer")
@@ -33,6 +33,8 @@ WINDOWS_KEPT = 4096
 
 _BOOTS_KEPT = 4096
 _HOUSEKEEPING_S = 86_400
+# At 1,000 records a second for 8,900 years; a damaged id beyond it would leave no room for the next one.
+_ID_LIMIT = 1 << 48
 _NOTES_HELD = 4096
 # NTP slews a clock by less than this; more is a step, and rows of this boot are resolved by the new time.
 _STEP_MS = 1000
@@ -62,6 +64,7 @@ class Database:
         self._notes: dict[int, Note] = {}
         self._uptime_ms: dict[int, int] = {}
         self._boot_offset_ms: int | None = None
+        self._look = Look.QUICK
         self._housekept_s = 0.0
 
     def open(self) -> None:
@@ -70,21 +73,31 @@ class Database:
         Raises:
             StoreError: any but StoreBusy and StoreClosed.
         """
-        try:
-            self._open(deep=isinstance(self._error, StoreDamaged))
-        except StoreDamaged:
-            # The checks at opening look at few pages. If one of the others is bad, a deep look will tell.
-            self._open(deep=True)
+        while True:
+            try:
+                self._open()
+                break
+            except StoreDamaged as error:
+                self._error = alone(error)
+                if self._look is Look.CONDEMN or self._options.on_damage == "raise":
+                    raise
+                # What opening reads is only a part of the file.
+                self._look = Look(self._look + 1)
         self._error = None
 
-    def _open(self, *, deep: bool) -> None:
-        opened = open_store(self.path, self._options, self._emit, deep=deep)
+    def _open(self) -> None:
+        opened = open_store(self.path, self._options, self._emit, self._look, self._error)
+        if opened.uuid != self.uuid:
+            self._notes.clear()
         self._connection, self.uuid, self._file = opened.connection, opened.uuid, opened.file
         try:
             self._load(opened.connection)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             self.close()
             raise from_sqlite(error, self.path, self._options.max_mb) from error
+        except StoreDamaged:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the file; its log is copied into it and removed. A second call does nothing."""
@@ -101,6 +114,8 @@ class Database:
         reopen = self._connection is None or not isinstance(self._error, StoreFull)
         if reopen:
             self.close()
+            if isinstance(self._error, StoreDamaged):
+                self._look = Look(min(self._look + 1, Look.CONDEMN))
             self.open()
         with self._writing() as connection:
             excess = self._quota.excess(connection, Batch())
@@ -111,26 +126,27 @@ class Database:
         return reopen
 
     def _load(self, connection: sqlite3.Connection) -> None:
-        self._cursors = {
-            text(uplink): Cursor(text(uplink), last, unpack_ranges(done))
-            for uplink, last, done in connection.execute("select uplink, last, done from cursor")
-        }
+        self._cursors, damaged_uplinks = states.load_cursors(connection)
         newest = connection.execute("select coalesce(max(id), 0) from record").fetchone()[0]
+        if not 0 <= newest < _ID_LIMIT:
+            raise StoreDamaged(self.path, f"the newest row has the id {newest}")
         passed = max((cursor.last for cursor in self._cursors.values()), default=0)
         # Over a file that is replaced while the gateway runs the ids go on: cursors in memory stay right.
         self._next_id = max(self._next_id, newest + 1, passed + 1)
         self._oldest = 0
-        self._notes.clear()
         known = "select id, offset_ms from boot where boot_id = ?"
         with transaction(connection):
             if connection.execute(known, (self._boot_id,)).fetchone() is None:
                 new_boot = (self._boot_id, _now_ms())
                 connection.execute("insert into boot (boot_id, started_ms) values (?, ?)", new_boot)
+            damaged_windows = states.drop_damaged_windows(connection)
             self._keep_house(connection)
+        for uplink in damaged_uplinks:
+            self._emit("store.cursor_damaged", {"path": self.path, "uplink": uplink})
+        for node, epoch in damaged_windows:
+            self._emit("store.window_damaged", {"path": self.path, "node": node, "epoch": epoch})
         self.boot, self._boot_offset_ms = connection.execute(known, (self._boot_id,)).fetchone()
-        self._uptime_ms = dict(
-            connection.execute("select k, offset_ms from uptime where boot = ?", (self.boot,))
-        )
+        self._uptime_ms = states.load_offsets(connection, self.boot)
 
     def _keep_house(self, connection: sqlite3.Connection) -> None:
         ledger.fold(connection, WINDOWS_KEPT, _BOOTS_KEPT)
@@ -168,13 +184,15 @@ class Database:
                 "insert or ignore into node values (?, ?)",
                 [(birth.node, birth.ceiling) for birth in batch.births],
             )
-            uptime_ms = self._write_windows(connection, batch)
+            states.write_windows(connection, batch.windows)
+            uptime_ms = self._lower_offsets(batch)
+            states.write_offsets(connection, self.boot, uptime_ms)
             for loss in batch.losses:
                 ledger.declare(connection, loss, wall_ms)
             for removal in batch.removals:
                 ledger.withdraw(connection, removal)
             insert(connection, values)
-            self._write_cursors(connection, cursors)
+            states.write_cursors(connection, self._cursors, cursors)
             if offset_ms != self._boot_offset_ms:
                 connection.execute("update boot set offset_ms = ? where id = ?", (offset_ms, self.boot))
             if time.monotonic() - self._housekept_s > _HOUSEKEEPING_S:
@@ -186,6 +204,7 @@ class Database:
         self._uptime_ms.update(uptime_ms)
         for row_id in notes:
             del self._notes[row_id]
+        self._look = Look.QUICK
         self._after_trim(trimmed)
         return Committed(first_id, ride)
 
@@ -210,7 +229,7 @@ class Database:
             raise self._error or StoreIo(self.path, "the file is not open")
         try:
             yield self._connection
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             self._error = from_sqlite(error, self.path, self._options.max_mb)
             raise self._error from error
 
@@ -235,6 +254,15 @@ class Database:
                 offset_ms = record.wall_ms - record.up_ms
                 return offset_ms if known is None or abs(offset_ms - known) > _STEP_MS else known
         return known
+
+    def _lower_offsets(self, batch: Batch) -> dict[int, int]:
+        lower: dict[int, int] = {}
+        for window in batch.windows:
+            key, offset_ms = pack_key(window.node, window.epoch), window.up_offset_ms
+            # Delay on the line can only raise the offset, so the least is the best.
+            if offset_ms is not None and offset_ms < self._uptime_ms.get(key, offset_ms + 1):
+                lower[key] = offset_ms
+        return lower
 
     def _trim(
         self, connection: sqlite3.Connection, excess: int, coming: int, cursors: Mapping[str, Cursor]
@@ -264,34 +292,6 @@ class Database:
             )
             if note.loss is not None:
                 ledger.declare(connection, note.loss, wall_ms)
-
-    def _write_windows(self, connection: sqlite3.Connection, batch: Batch) -> dict[int, int]:
-        """Write the windows; return the uptime offsets that are new or lower than before."""
-        lower: dict[int, int] = {}
-        values = []
-        for window in batch.windows:
-            key = pack_key(window.node, window.epoch)
-            values.append((key, window.base, signed(window.bits, 64), window.counter, window.port))
-            offset_ms = window.up_offset_ms
-            # Delay on the line can only raise the offset, so the least is the best.
-            if offset_ms is not None and offset_ms < self._uptime_ms.get(key, offset_ms + 1):
-                lower[key] = offset_ms
-        connection.executemany("insert or replace into window values (?, ?, ?, ?, ?)", values)
-        connection.executemany(
-            "insert or replace into uptime values (?, ?, ?)",
-            [(key, self.boot, offset_ms) for key, offset_ms in lower.items()],
-        )
-        return lower
-
-    def _write_cursors(self, connection: sqlite3.Connection, cursors: Mapping[str, Cursor]) -> None:
-        connection.executemany(
-            "insert or replace into cursor values (?, ?, ?)",
-            [
-                (cursor.uplink, cursor.last, pack_ranges(r for r in cursor.done if r[1] > cursor.last))
-                for cursor in cursors.values()
-                if cursor != self._cursors.get(cursor.uplink)
-            ],
-        )
 
     # Reading
 

@@ -6,9 +6,20 @@ The texts for people are not here: the gateway's message table maps a code to ca
 import errno
 import os
 import sqlite3
+from typing import TypeVar
 
 # Primary result codes, https://sqlite.org/rescode.html; extended codes carry them in the low byte.
-_BUSY, _LOCKED, _READONLY, _CORRUPT, _FULL, _CANTOPEN, _NOTADB = 5, 6, 8, 11, 13, 14, 26
+_ERROR, _BUSY, _LOCKED, _READONLY, _CORRUPT, _FULL, _CANTOPEN = 1, 5, 6, 8, 11, 13, 14
+_TOOBIG, _CONSTRAINT, _MISMATCH, _NOTADB = 18, 19, 20, 26
+
+# The store's statements are fixed and tested. Where one of them does not fit the tables, or a row is already
+# there that should be new, the tables are not what they were.
+_DAMAGE = frozenset({_ERROR, _CORRUPT, _TOOBIG, _CONSTRAINT, _MISMATCH, _NOTADB})
+
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError, TypeError, MemoryError)
+"""What working on a damaged file can raise: a flipped bit may garble the name in SQLite's own message, or
+turn a number into text. A damaged length asks for more memory than there is; memory that is truly short shows
+on Linux as the end of the process, not as MemoryError."""
 
 
 class StoreError(Exception):
@@ -108,6 +119,19 @@ class StoreClosed(StoreError):
         super().__init__(path=path)
 
 
+ErrorT = TypeVar("ErrorT", bound=StoreError)
+
+
+def alone(error: ErrorT) -> ErrorT:
+    """The error without the chain of exceptions behind it.
+
+    The chain keeps stack frames alive, these keep statements, and a file stays locked as long as one of its
+    statements lives: it could not be opened again.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 def free_bytes(path: str) -> int:
     """Free space of the disk that holds `path`; 0 where the disk does not answer."""
     try:
@@ -117,15 +141,17 @@ def free_bytes(path: str) -> int:
     return disk.f_bavail * disk.f_frsize
 
 
-def from_sqlite(error: sqlite3.Error, path: str, max_mb: int) -> StoreError:
-    """The store error that a SQLite error means for the file at `path`."""
+def from_sqlite(error: Exception, path: str, max_mb: int) -> StoreError:
+    """The store error that one of `SQLITE_ERRORS` means for the file at `path`."""
+    if not isinstance(error, sqlite3.Error):
+        return StoreDamaged(path, str(error) or type(error).__name__)
     # The module's own errors (a closed connection, a wrong type) have no result code.
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else 0
     cause = str(error)
     if primary == _FULL:
         return StoreFull(path, max_mb, free_bytes(path) >> 20)
-    if primary in (_CORRUPT, _NOTADB):
+    if primary in _DAMAGE:
         return StoreDamaged(path, cause)
     if primary in (_BUSY, _LOCKED):
         # Our own lock is held, so this is a program that does not know it, such as the sqlite3 shell.

@@ -6,7 +6,7 @@ import time
 import uuid
 from urllib.parse import quote
 
-from .errors import StoreDamaged, StoreForeign, StoreIo, from_os, from_sqlite
+from .errors import SQLITE_ERRORS, StoreDamaged, StoreForeign, StoreIo, from_os, from_sqlite
 from .schema import APPLICATION_ID, PAGE_SIZE, migrate
 
 # The first bytes of the file and the place of the application id: https://sqlite.org/fileformat2.html#the_database_header
@@ -69,7 +69,7 @@ def _has_foreign_tables(path: str) -> bool:
             }
         finally:
             connection.close()
-    except sqlite3.Error:
+    except SQLITE_ERRORS:
         return False
     return bool(names) and not {"meta", "record", "window"} <= names
 

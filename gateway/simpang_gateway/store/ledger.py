@@ -48,7 +48,9 @@ def withdraw(connection: sqlite3.Connection, removal: LossRemoval) -> bool:
     else:
         connection.execute("delete from lost where k = ? and first = ?", (key, first))
     if seq < last:
-        connection.execute("insert into lost values (?, ?, ?, ?, ?)", (key, seq + 1, last, text(cause), wall_ms))
+        connection.execute(
+            "insert into lost values (?, ?, ?, ?, ?)", (key, seq + 1, last, text(cause), wall_ms)
+        )
     return True
 
 

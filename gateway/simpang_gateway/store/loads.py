@@ -1,39 +1,13 @@
-"""Questions to the store besides reading records: what sessions, uplinks and the status page load."""
+"""Questions to the store besides reading records: what peers, uplinks and the status page load."""
 
 import sqlite3
 
 from . import files, ledger, trim
 from .errors import free_bytes
-from .model import Boot, LossRange, Stats, WindowState, pack_key, unpack_key
+from .model import Boot, LossRange, Stats, unpack_key
 from .opening import REPORTED
-from .rows import text, unsigned
+from .rows import text
 from .schema import PAGE_SIZE
-
-_WINDOWS = """select w.k, w.base, w.bits, w.counter, u.offset_ms, w.port
-    from window w left join uptime u on u.k = w.k and u.boot = ?"""
-
-
-def windows(connection: sqlite3.Connection, boot: int, per_node: int) -> list[WindowState]:
-    """The newest `per_node` windows of each node, in the order of node and epoch."""
-    found = connection.execute(
-        f"""{_WINDOWS} where w.k in (
-                select k from (
-                    select k, row_number() over (partition by k >> 24 order by k desc) as age from window)
-                where age <= ?)
-            order by w.k""",
-        (boot, per_node),
-    )
-    return [_window(*values) for values in found]
-
-
-def window(connection: sqlite3.Connection, boot: int, node: int, epoch: int) -> WindowState | None:
-    """One window, or None."""
-    found = connection.execute(f"{_WINDOWS} where w.k = ?", (boot, pack_key(node, epoch))).fetchone()
-    return None if found is None else _window(*found)
-
-
-def _window(key: int, base: int, bits: int, counter: int, offset_ms: int | None, port: bytes) -> WindowState:
-    return WindowState(*unpack_key(key), base, unsigned(bits, 64), counter, offset_ms, text(port))
 
 
 def births(connection: sqlite3.Connection) -> dict[int, int]:

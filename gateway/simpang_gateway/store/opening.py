@@ -4,16 +4,29 @@ import os
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 
 from . import files
-from .errors import StoreDamaged, StoreError, StoreIo, StoreVersion, from_os, from_sqlite
+from .errors import (
+    SQLITE_ERRORS,
+    StoreDamaged,
+    StoreError,
+    StoreIo,
+    StoreVersion,
+    alone,
+    from_os,
+    from_sqlite,
+)
 from .model import EventSink, StoreOptions
 from .rows import text
-from .schema import PAGE_SIZE, VERSION, migrate
+from .schema import PAGE_SIZE, VERSION, columns, expected_columns, migrate
 from .trim import Quota
 
 CHECKPOINT_PAGES = 500
 """The log is copied into the file each time it reaches this many pages (2 MiB)."""
+
+# The longest value is the list of ids that an uplink has done out of order: 64 KiB.
+_LONGEST = 1 << 20
 
 SETTINGS: Mapping[str, object] = {
     # Before the first read: the index of the log is then kept in memory, and no second process gets in.
@@ -43,50 +56,70 @@ class Opened:
     file: tuple[int, int]
 
 
-def open_store(path: str, options: StoreOptions, emit: EventSink, *, deep: bool) -> Opened:
+class Look(IntEnum):
+    """How closely to look at a file before it is used."""
+
+    QUICK = 0
+    """Header, size, tables, marker."""
+    DEEP = 1
+    """Every page as well: the running store has stumbled over something."""
+    CONDEMN = 2
+    """No more: it stumbled again although every page looked well. A file that cannot be used is not kept."""
+
+
+def open_store(
+    path: str, options: StoreOptions, emit: EventSink, look: Look, error: StoreError | None
+) -> Opened:
     """Open the store at `path`, or make one; `options.on_damage` says what becomes of a damaged one.
 
     Args:
         path: the database file; the caller holds its lock.
         options: quota and policy.
         emit: told of `store.created`, `store.migrated`, `store.quarantined`.
-        deep: also read every page, after the running store has stumbled over a damaged one.
+        look: how closely to look.
+        error: what the running store stumbled over last.
 
     Raises:
         StoreError: any but StoreBusy and StoreClosed.
     """
-    try:
-        return _connect(path, options, emit, deep)
-    except StoreDamaged:
-        # A disk that vanishes shows as corruption too: it must answer, and a second look must see the same.
-        files.check_disk(path)
-    try:
-        return _connect(path, options, emit, deep)
-    except StoreDamaged as error:
-        if options.on_damage == "raise":
-            raise
+    if look is Look.CONDEMN and isinstance(error, StoreDamaged):
         damage = error
+        files.check_disk(path)
+    else:
+        try:
+            return _connect(path, options, emit, look)
+        except StoreDamaged:
+            # A vanished disk shows as corruption too: it must answer, and a second look see the same.
+            files.check_disk(path)
+        try:
+            return _connect(path, options, emit, look)
+        except StoreDamaged as seen:
+            damage = alone(seen)
+    if options.on_damage == "raise":
+        raise damage
     moved = files.quarantine(path)
-    opened = _connect(path, options, emit, False)
+    opened = _connect(path, options, emit, Look.QUICK)
     emit("store.quarantined", {**damage.arguments, "moved": moved, "uuid": opened.uuid})
     return opened
 
 
-def _connect(path: str, options: StoreOptions, emit: EventSink, deep: bool) -> Opened:
+def _connect(path: str, options: StoreOptions, emit: EventSink, look: Look) -> Opened:
     fresh = not files.is_there(path)
     if fresh:
         files.create(path)
     connection = sqlite3.connect(files.uri(path), uri=True, isolation_level=None, cached_statements=64)
     try:
+        # A damaged length must not make SQLite ask for gigabytes.
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         # A flipped bit can turn a blob into text that is none; bytes never fail to decode.
         connection.text_factory = bytes
         _apply_settings(connection, path, Quota(options.max_mb).pages)
-        found = _verify(connection, path, deep)
+        found = _verify(connection, path, look)
         if found < VERSION:
             migrate(connection, found)
         uuid = text(connection.execute("select value from meta where key = 'uuid'").fetchone()[0])
         status = os.stat(path)
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         connection.close()
         raise from_sqlite(error, path, options.max_mb) from error
     except OSError as error:
@@ -107,6 +140,9 @@ def _apply_settings(connection: sqlite3.Connection, path: str, max_pages: int) -
         connection.execute(f"pragma {name} = {value}")
     found = connection.execute("pragma user_version").fetchone()[0]
     if found > VERSION:
+        said = connection.execute("select value from meta where key = 'schema'").fetchone()
+        if said != (found,):
+            raise StoreDamaged(path, f"its header says version {found}, its tables say another")
         raise StoreVersion(path, found, VERSION)
     mode = text(connection.execute("pragma journal_mode = wal").fetchone()[0])
     if mode != "wal":
@@ -119,7 +155,7 @@ def _apply_settings(connection: sqlite3.Connection, path: str, max_pages: int) -
     connection.execute(f"pragma max_page_count = {max_pages}")
 
 
-def _verify(connection: sqlite3.Connection, path: str, deep: bool) -> int:
+def _verify(connection: sqlite3.Connection, path: str, look: Look) -> int:
     """Quick checks; return the version of the tables.
 
     `quick_check` of a full store takes minutes on a card and misses most flipped bits, so it is not one of
@@ -130,13 +166,13 @@ def _verify(connection: sqlite3.Connection, path: str, deep: bool) -> int:
     size, _ = files.sizes(path)
     if size != pages * PAGE_SIZE:
         raise StoreDamaged(path, f"the file has {size} bytes instead of {pages * PAGE_SIZE}")
-    names = {text(name) for (name,) in connection.execute("select name from sqlite_master")}
-    if "meta" not in names:
-        raise StoreDamaged(path, "its tables are gone")
+    missing = expected_columns(found) - columns(connection)
+    if missing or not found:
+        raise StoreDamaged(path, f"{len(missing)} columns of its tables are gone")
     meta = {text(key): value for key, value in connection.execute("select key, value from meta")}
     if meta.get("initialised") != 1 or meta.get("schema") != found or not isinstance(meta.get("uuid"), bytes):
         raise StoreDamaged(path, "it does not say that it was made completely")
-    if deep:
+    if look is Look.DEEP:
         result = text(connection.execute("pragma quick_check(1)").fetchone()[0])
         if result != "ok":
             raise StoreDamaged(path, result)

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from . import ledger, loads
+from . import ledger, loads, states
 from .database import WINDOWS_KEPT, Database
-from .errors import StoreClosed, StoreError
+from .errors import StoreClosed, StoreError, alone
 from .lock import StoreLock
 from .model import Batch, Boot, Cursor, EventSink, LossRange, Row, Stats, StoreOptions, WindowState
 
@@ -112,7 +112,7 @@ class Store:
             ValueError: a value is out of its range; nothing was written.
         """
         if self._error is not None:
-            raise self._error
+            raise alone(self._error)
         ride = self._unsaved and self._loop.time() - self._saved_s >= CURSOR_S
         return await self._commit(batch, ride)
 
@@ -131,7 +131,7 @@ class Store:
             StoreError: nothing was written.
         """
         if self._error is not None:
-            raise self._error
+            raise alone(self._error)
         await self._commit(Batch(), True)
 
     async def read(self, after_id: int, limit: int, skip: Container[int] = frozenset()) -> list[Row]:
@@ -143,11 +143,7 @@ class Store:
         Raises:
             StoreError: the file cannot be read.
         """
-        try:
-            rows = await self._run(self._database.read, after_id, limit, skip)
-        except StoreError as error:
-            self._has_failed(error)
-            raise
+        rows = await self._run(self._database.read, after_id, limit, skip)
         if self._database.has_notes():
             self._later_flush()
         return rows
@@ -166,11 +162,11 @@ class Store:
 
         `up_offset_ms` is None where nothing was heard in this boot of the gateway.
         """
-        return await self._ask(loads.windows, self.boot, per_node)
+        return await self._ask(states.load_windows, self.boot, per_node)
 
     async def load_window(self, node: int, epoch: int) -> WindowState | None:
         """One window, or None."""
-        return await self._ask(loads.window, self.boot, node, epoch)
+        return await self._ask(states.load_window, self.boot, node, epoch)
 
     async def load_node_births(self) -> dict[int, int]:
         """Epoch ceiling at birth, by node; see `NodeBirth`."""
@@ -212,11 +208,10 @@ class Store:
             if self._error is None:
                 return True
             self._stop_retry_timer()
+            self._retry_s = min(2 * self._retry_s, RETRY_S[1])
             try:
                 reopened = await self._run(self._database.recover)
-            except StoreError as error:
-                self._retry_s = min(2 * self._retry_s, RETRY_S[1])
-                self._has_failed(error)
+            except StoreError:
                 return False
             self._error = None
         seconds = round(self._loop.time() - self._failed_s, 1)
@@ -252,18 +247,18 @@ class Store:
     async def _run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._closed:
             raise StoreClosed(self.path)
-        return await self._loop.run_in_executor(self._executor, partial(job, *args, **kwargs))
+        try:
+            return await self._loop.run_in_executor(self._executor, partial(job, *args, **kwargs))
+        except StoreError as error:
+            self._has_failed(alone(error))
+            raise
 
     async def _ask(self, question: Callable[..., T], *args: object) -> T:
         return await self._run(self._database.query, lambda connection: question(connection, *args))
 
     async def _commit(self, batch: Batch, ride: bool) -> int:
         riders = dict(self._riders)
-        try:
-            done = await self._run(self._database.commit, batch, riders, ride)
-        except StoreError as error:
-            self._has_failed(error)
-            raise
+        done = await self._run(self._database.commit, batch, riders, ride)
         if done.rode:
             self._saved_s = self._loop.time()
             self._unsaved = riders != self._riders
@@ -272,8 +267,6 @@ class Store:
         return done.first_id
 
     def _has_failed(self, error: StoreError) -> None:
-        if self._closed or isinstance(error, StoreClosed):
-            return
         if self._error is None:
             self._failed_s = self._loop.time()
         if self._error is None or self._error.code != error.code:

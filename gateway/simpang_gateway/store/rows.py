@@ -37,10 +37,11 @@ def unsigned(value: int, bits: int) -> int:
 
 def text(value: bytes) -> str:
     """Text of a column, which the store's connection gives as bytes: a flipped bit must not raise."""
-    return value.decode("utf-8", "replace")
+    return str(value, "utf-8", "replace")
 
 
-def _crc(head: bytes, body: bytes) -> int:
+def crc(head: bytes, body: bytes) -> int:
+    """CRC-32 of both together, as SQLite stores it best."""
     return signed(zlib.crc32(body, zlib.crc32(head)), 32)
 
 
@@ -62,7 +63,7 @@ def encode(first_id: int, boot: int, records: Iterable[NewRecord]) -> list[Value
             raise ValueError(f"a record of node {record.node} does not fit a row: {error}") from error
         values.append((
             row_id, key, record.seq, record.schema, record.wall_ms, boot, record.up_ms, synced,
-            _crc(head, record.body), record.body,
+            crc(head, record.body), record.body,
         ))  # fmt: skip
     return values
 
@@ -81,21 +82,11 @@ def decode(values: Sequence[Any]) -> Row | None:
 
     A flipped bit in a row can change the type of a column, so no type is taken for granted.
     """
-    row_id, key, seq, schema, wall_ms, boot, up_ms, synced, crc, body = values
+    row_id, key, seq, schema, wall_ms, boot, up_ms, synced, found, body = values
     try:
-        right = _crc(_HEAD.pack(row_id, key, seq, schema, wall_ms, boot, up_ms, synced), body) == crc
+        right = crc(_HEAD.pack(row_id, key, seq, schema, wall_ms, boot, up_ms, synced), body) == found
     except (struct.error, TypeError):
         return None
     if not right:
         return None
     return Row(row_id, key >> 24, key & 0xFFFFFF, seq, schema, wall_ms, boot, up_ms, bool(synced), body)
-
-
-def pack_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:
-    """Ranges of ids as pairs of 64-bit numbers."""
-    return b"".join(struct.pack("<qq", first, last) for first, last in ranges)
-
-
-def unpack_ranges(data: bytes) -> tuple[tuple[int, int], ...]:
-    """Inverse of `pack_ranges`; a torn pair at the end is left out: its rows are sent once more."""
-    return tuple((first, last) for first, last in struct.iter_unpack("<qq", data[: len(data) // 16 * 16]))

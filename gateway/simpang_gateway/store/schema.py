@@ -15,36 +15,40 @@ PAGE_SIZE = 4096
 Step = Callable[[sqlite3.Connection], None]
 
 # `k` is node << 24 | epoch everywhere: one integer instead of two, and it sorts by node, then epoch.
+# strict: a deep look then also finds columns whose type a flipped bit has changed.
 _TABLES_1 = (
     # Text and numbers about the file itself: uuid, created_ms, schema, initialised, beat.
-    "create table meta (key text primary key, value) without rowid",
+    "create table meta (key text primary key, value any) strict, without rowid",
     # A boot of the gateway's machine; offset_ms = wall clock minus CLOCK_BOOTTIME, once the time was known.
     """create table boot (
-        id integer primary key, boot_id text not null, started_ms integer not null, offset_ms integer)""",
+        id integer primary key, boot_id text not null, started_ms integer not null, offset_ms integer
+        ) strict""",
     # No unique index on (k, seq): four times the card wear. The window, written in the same commit, keeps it.
     """create table record (
         id integer primary key, k integer not null, seq integer not null, schema integer not null,
         wall_ms integer not null, boot integer not null, up_ms integer not null, synced integer not null,
-        crc integer not null, body blob not null)""",
+        crc integer not null, body blob not null) strict""",
     # bits: the 64-bit map as a signed integer, the only kind SQLite has.
     """create table window (
         k integer primary key, base integer not null, bits integer not null, counter integer not null,
-        port text not null)""",
+        port text not null, crc integer not null) strict""",
     # Apart from window, so that the offsets of earlier boots of the gateway stay for rows not yet resolved.
     """create table uptime (
         k integer not null, boot integer not null, offset_ms integer not null, primary key (k, boot)
-        ) without rowid""",
-    "create table node (node integer primary key, born integer not null)",
+        ) strict, without rowid""",
+    "create table node (node integer primary key, born integer not null) strict",
     # The loss ledger: ranges of one k never overlap.
     """create table lost (
         k integer not null, first integer not null, last integer not null, cause text not null,
-        wall_ms integer not null, primary key (k, first)) without rowid""",
+        wall_ms integer not null, primary key (k, first)) strict, without rowid""",
     # What became of the ledger of epochs too old to be kept one by one.
     """create table folded (
         node integer not null, cause text not null, records integer not null, primary key (node, cause)
-        ) without rowid""",
-    "create table cursor (uplink text primary key, last integer not null, done blob not null) without rowid",
-    "create table aside (id integer primary key, why text not null)",
+        ) strict, without rowid""",
+    """create table cursor (
+        uplink text primary key, last integer not null, done blob not null, crc integer not null
+        ) strict, without rowid""",
+    "create table aside (id integer primary key, why text not null) strict",
 )
 
 
@@ -58,6 +62,27 @@ STEPS: Sequence[Step] = (_first_tables,)
 """STEPS[n] leads from version n to n + 1; a new file begins at 0."""
 
 VERSION = len(STEPS)
+
+
+def columns(connection: sqlite3.Connection) -> set[tuple[bytes, bytes]]:
+    """The tables of a file as (table, column); for a connection whose text is bytes."""
+    return set(
+        connection.execute(
+            """select m.name, p.name
+               from sqlite_master m join pragma_table_info(m.name) p where m.type = 'table'"""
+        )
+    )
+
+
+def expected_columns(version: int) -> set[tuple[bytes, bytes]]:
+    """What `columns` of a whole store of that version gives."""
+    model = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        model.text_factory = bytes
+        migrate(model, 0, STEPS[:version])
+        return columns(model)
+    finally:
+        model.close()
 
 
 @contextmanager

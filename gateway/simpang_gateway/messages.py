@@ -287,6 +287,18 @@ _STORE = {
         "{path}: baris {row} rusak dan disisihkan",
         "periksa kartu atau disk; record itu dinyatakan hilang",
     ),
+    "store.window_damaged": _warning(
+        "what {path} knew of node {node} in epoch {epoch} is damaged and was left out",
+        "nothing at once: the node sends again what it has; if it happens again, replace the card",
+        "catatan {path} tentang node {node} di epoch {epoch} rusak dan dilewati",
+        "belum perlu apa-apa: node mengirim ulang yang ada padanya; jika terulang, ganti kartu",
+    ),
+    "store.cursor_damaged": _warning(
+        "the place of uplink {uplink} in {path} is damaged; it begins again at the oldest record",
+        "nothing at once: consumers remove repeated identities; if it happens again, replace the card",
+        "posisi uplink {uplink} di {path} rusak; pengiriman diulang dari rekaman tertua",
+        "belum perlu apa-apa: penerima membuang yang ganda menurut identitas; jika terulang, ganti kartu",
+    ),
     "store.recovered": _info("{path} can be written again", "{path} dapat ditulis lagi"),
     "store.busy": _warning(
         "{path}: {rows} rows wait for the disk, at most {limit}",

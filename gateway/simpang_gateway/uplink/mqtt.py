@@ -5,6 +5,8 @@
   ever; here `lost` is completed by whatever ends the link, before CONNACK too.
 - paho never repeats a message whose PUBACK does not come; the caller discards the connection instead.
 - paho knows neither the broker's receive maximum nor its packet limit; `limits` has both.
+- aiomqtt watches a socket for writing one turn of the loop late, when its number may already belong to
+  another socket; here it does so at once.
 - A connect that was given up goes on in its thread and would take over the client id later; `Connector`
   closes it as soon as it ends, and starts no second one before.
 """
@@ -12,7 +14,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +31,9 @@ SUCCESS_BELOW = 0x80  # MQTT 5.0, 2.4: reason codes from 0x80 upwards are failur
 _LOGIN_REFUSED = frozenset({0x86, 0x87, 0x8A, 0x8C})
 _WRONG_VERSION = 0x84
 TAKEN_OVER = 0x8E
+# paho's errors are ours to tell, as events; its lines would stand among them on standard error.
+_QUIET = logging.getLogger(f"{__name__}.paho")
+_QUIET.setLevel(logging.CRITICAL)
 _DEFAULT_RECEIVE_MAXIMUM = 65535  # MQTT 5.0, 3.2.2.3.3: what an absent property means
 
 
@@ -83,6 +90,7 @@ class _Client(aiomqtt.Client):
             username=options.username,
             password=options.password,
             identifier=options.client_id,
+            logger=_QUIET,
             protocol=aiomqtt.ProtocolVersion.V5,
             will=will,
             timeout=options.timeout_s,
@@ -97,6 +105,7 @@ class _Client(aiomqtt.Client):
         self.thread_ended = asyncio.Event()
         self.connect_error: Exception | None = None
         self._thread_started = False
+        self._loop_thread = threading.get_ident()
         self.acks: dict[int, asyncio.Future[int]] = {}
         self.connack_properties: Properties | None = None
         self._abandoned = False
@@ -143,6 +152,18 @@ class _Client(aiomqtt.Client):
         finally:
             # Comes after the calls that register the socket with the loop.
             self._loop.call_soon_threadsafe(self._on_thread_ended)
+
+    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        if threading.get_ident() == self._loop_thread:
+            self._loop.add_writer(sock.fileno(), self._write_ready)
+        else:  # while connecting: the socket stays open until the thread has ended
+            super()._on_socket_register_write(client, userdata, sock)
+
+    def _write_ready(self) -> None:
+        try:
+            self._client.loop_write()
+        except (OSError, ValueError) as error:
+            self.set_lost(Loss(str(error)))
 
     def _on_thread_ended(self) -> None:
         self.thread_ended.set()
@@ -296,6 +317,8 @@ def _explain(error: aiomqtt.MqttError, client: _Client) -> ConnectFailed:
         if error.rc.value == _WRONG_VERSION:
             return ConnectFailed("uplink.version", words)
         return ConnectFailed("uplink.down", words)
+    if client.connect_error is None and not client.lost.done():
+        return ConnectFailed("uplink.timeout", "no answer to the connection request")
     return ConnectFailed("uplink.down", str(error))
 
 

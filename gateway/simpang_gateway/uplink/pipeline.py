@@ -5,9 +5,9 @@ the way, so its order at the broker is the order of the store, over refusals and
 of that, "delivered up to id N" describes a whole stream, and what was delivered costs one number a stream
 in memory, however long another stream is held up.
 
-A refused stream waits, keeps one row in memory for its next attempt, and is read again from the store once
-an attempt succeeds. After a lost connection nothing is kept: reading starts again behind the cursor, and
-what was delivered already is passed over.
+A refused stream waits, keeps one row in memory for its next attempt (that one record may be the cause), and
+is read again from the store once an attempt succeeds. After a lost connection nothing is kept: reading
+starts again behind the cursor, and what was delivered already is passed over.
 
 Some brokers, and some client libraries, end the connection instead of refusing one message. A message that
 was alone on the way when that happened twice, with nothing of its stream delivered between, counts as
@@ -198,10 +198,9 @@ class Pipeline:
         return found
 
     def _take(self, stream: Stream, state: _StreamState, limit: int) -> Outgoing:
-        most = 1 if state.failures else self._pack  # a refusal: one record may be the cause
         entries = [state.held.popleft()]
         size = self.MESSAGE_HEAD + len(entries[0].data)
-        while state.held and len(entries) < most and size + len(state.held[0].data) + 1 <= limit:
+        while state.held and len(entries) < self._pack and size + len(state.held[0].data) + 1 <= limit:
             size += len(state.held[0].data) + 1
             entries.append(state.held.popleft())
         if not state.failures:

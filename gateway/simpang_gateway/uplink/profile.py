@@ -98,8 +98,8 @@ class Profile:
             schema.name: {
                 "schema": schema.number,
                 "fields": [
-                    {"name": field.name, "unit": field.unit, "resolution": _scaled(1, field.scale)}
-                    for field in schema.fields
+                    {"name": f.name, "unit": f.unit, "resolution": 1 / f.scale if f.scale > 1 else 1}
+                    for f in schema.fields
                 ],
             }
             for schema in SCHEMAS.values()
@@ -133,15 +133,11 @@ def _samples(schema: Schema, rows: Sequence[tuple[int | None, ...]]) -> list[dic
             continue
         names.append(field.name)
         scale = field.scale
-        columns.append([None if raw is None else _scaled(raw, scale) for raw in column])
+        # True division gives the float nearest to the decimal, and its repr is that decimal: 12.3.
+        columns.append(column if scale == 1 else [None if raw is None else raw / scale for raw in column])
     if not names:
         return [{} for _ in rows]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _scaled(raw: int, scale: int) -> int | float:
-    # True division gives the float nearest to the decimal, and its repr is that decimal: 12.3.
-    return raw if scale == 1 else raw / scale
 
 
 def _event(row: tuple[int | None, ...]) -> dict[str, object]:

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 _SUSPICIONS = 2
+_CONNECTIONS_LEFT_OUT = 16
 
 
 class Retained:
     """The wanted retained messages, and which of them the present connection has not sent yet.
 
     An empty payload clears a topic; it is wanted too, so that a broker which missed it hears it again. A
-    message that was alone on the way when the connection ended twice is left out until its content changes:
-    some brokers hang up on what they do not like, and records must not wait for that.
+    message that was alone on the way when the connection ended twice is left out until its content changes,
+    or for some connections: some brokers hang up on what they do not like, and records must not wait for it.
     """
 
     def __init__(self) -> None:
         self._wanted: dict[str, bytes] = {}
         self._unsent: dict[str, None] = {}
         self._suspicions: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}  # for how many connections
         self._refused: set[str] = set()
 
     def set(self, topic: str, payload: bytes) -> None:
         """Wants this payload on the topic from now on; it is sent even if it has not changed."""
         if self._wanted.get(topic) != payload:
             self._suspicions.pop(topic, None)
+            self._left_out.pop(topic, None)
         self._wanted[topic] = payload
-        if not self._left_out(topic):
+        if topic not in self._left_out:
             self._unsent[topic] = None
 
     def send_all_again(self) -> None:
         """A new connection: everything is sent, in the order in which it was first wanted."""
-        self._refused = {topic for topic in self._wanted if self._left_out(topic)}
-        self._unsent = dict.fromkeys(topic for topic in self._wanted if topic not in self._refused)
+        self._left_out = {topic: count - 1 for topic, count in self._left_out.items() if count > 0}
+        self._refused = set(self._left_out)
+        self._unsent = dict.fromkeys(topic for topic in self._wanted if topic not in self._left_out)
 
     def take(self) -> tuple[str, bytes] | None:
         """The next message to send."""
@@ -52,7 +56,10 @@ class Retained:
     def lost_alone(self, topic: str) -> bool:
         """The connection ended while nothing else was on the way; True if it is left out from now on."""
         self._suspicions[topic] = self._suspicions.get(topic, 0) + 1
-        return self._left_out(topic)
+        if self._suspicions[topic] < _SUSPICIONS:
+            return False
+        self._left_out[topic] = _CONNECTIONS_LEFT_OUT
+        return True
 
     def refused(self, topic: str) -> bool:
         """The broker refused it: it waits for the next connection. True for the first time in this one."""
@@ -64,6 +71,3 @@ class Retained:
     def any_refused(self) -> bool:
         """Whether the present connection goes without one of them."""
         return bool(self._refused)
-
-    def _left_out(self, topic: str) -> bool:
-        return self._suspicions.get(topic, 0) >= _SUSPICIONS

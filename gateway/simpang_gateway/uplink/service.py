@@ -233,14 +233,12 @@ class Uplink:
 
     def _end_session(self, pipeline: Pipeline) -> None:
         session, self._session, self._feeder = self._session, None, None
-        accused = [
-            (self._profile.topic(*stream), failures == 1) for stream, failures in pipeline.reset(self._now_s())
-        ]
+        lost = pipeline.reset(self._clock.monotonic_ms() / 1000)
+        accused = [(self._profile.topic(*stream), failures == 1) for stream, failures in lost]
         if session is not None and session.outstanding:
             self._window.lost()
-            control = session.only_control
-            if control is not None and self._retained.lost_alone(control):
-                accused.append((control, True))
+            if session.suspect is not None and self._retained.lost_alone(session.suspect):
+                accused.append((session.suspect, True))
         for topic, first in accused:
             self._counters.refused += 1
             self._refused(topic, "the connection ends when it is sent", first)
@@ -273,13 +271,17 @@ class Uplink:
         self._emit("uplink.up", uplink=self._config.name, host=self._config.host)
         for code in _TROUBLES:
             self._set_alarm(code, False)
+        self._clear_refusal()
+
+    def _clear_refusal(self) -> None:
+        refusals = self._pipeline is not None and self._pipeline.refused_streams > 0
+        if not refusals and not self._retained.any_refused:
+            self._set_alarm("uplink.refused_message", False)
 
     def _delivered(self) -> None:
         if self._feeder is not None:
             self._feeder.more_room()
-        refusals = self._pipeline is not None and self._pipeline.refused_streams > 0
-        if not refusals and not self._retained.any_refused:
-            self._set_alarm("uplink.refused_message", False)
+        self._clear_refusal()
         if self._note_timer is None:
             self._note_timer = asyncio.get_running_loop().call_later(_NOTE_EVERY_S, self._note_cursor)
 
@@ -294,10 +296,7 @@ class Uplink:
         now_ms = self._clock.monotonic_ms()
         self._progress = (now_ms, now_ms + int(next_within_s * 1000))
 
-    # --- helpers
-
-    def _now_s(self) -> float:
-        return self._clock.monotonic_ms() / 1000
+    # --- smaller steps
 
     def _report(self, code: str, error: str) -> None:
         arguments: dict[str, object] = {"host": self._config.host}

@@ -90,9 +90,9 @@ class Session:
         return bool(self._sent) or self._control is not None
 
     @property
-    def only_control(self) -> str | None:
-        """The topic of the retained message on the way, if nothing else is."""
-        return self._control[1] if self._control is not None and not self._sent else None
+    def suspect(self) -> str | None:
+        """The topic of a retained message that is alone on the way after the broker had answered another."""
+        return self._control[1] if self._control is not None and self._proven and not self._sent else None
 
     def wake(self) -> None:
         """There may be something to do: rows, an alarm, or the stop."""
@@ -127,6 +127,7 @@ class Session:
     def _send(self, now_ms: int) -> None:
         if not self.outstanding and now_ms >= self._heard_ms + self._heartbeat_ms:
             self._retained.set(self._profile.status_topic, ONLINE)
+            self._heard_ms = now_ms  # the next one is due an interval later, whatever becomes of this one
         slots = self._connection.limits.receive_maximum - len(self._sent) - (self._control is not None)
         if self._control is None and slots > 0:
             slots -= self._send_control(now_ms)

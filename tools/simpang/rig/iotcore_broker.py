@@ -66,6 +66,8 @@ class IotcoreBroker:
             "simpang.rig.iotcore_broker",
             "--port",
             str(self.port),
+            # The child finds what we find, from a checkout too.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=asyncio.subprocess.PIPE,  # its end tells the child that we are gone
             stdout=asyncio.subprocess.PIPE,
         )

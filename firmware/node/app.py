@@ -5,16 +5,16 @@ of the loop was made, and an exception that nobody expected ends in a reset with
 """
 
 import gc
-import json
 import os
 import select
+import sys
 import time
-from binascii import unhexlify
 
 import esp32
 import machine
 
-from node import config as node_config
+import node
+import sensors
 from node.clock import Clock
 from node.console import Console
 from node.epochs import Epochs
@@ -31,35 +31,69 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from simpang_protocol.times import Time
+    from node.config import Config
+    from node.config import Link as LinkSettings
+    from node.key import Key
 
 VERSION = "0.1.0"
 KEY_FILE = "/key.json"
 CONFIG_FILE = "/config.json"
 JOURNAL_FOLDER = "/journal"
 _WELL_MS = 60000
-_STATS_MS = 1000
+_SAY_EVERY_MS = 1000
 _LONGEST_WAIT_MS = 1000
 _LINK_RXBUF = 1024
 _LINK_TXBUF = 512
 
 
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+def _read(path: str) -> "bytes | None":
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
 
 
-class Key:
-    """The node's identity and keys from its key file. Raises OSError, ValueError or KeyError."""
+# What only the start needs is imported there and taken out of memory again: 16 KB on a 64-bit machine.
 
-    def __init__(self, data: bytes) -> None:
-        table = json.loads(data)
-        if table["v"] != 1:
-            raise ValueError("key file version")
-        self.node = int(table["node"])
-        self.generation = int(table["generation"])
-        self.epoch_start = int(table["epoch_start"])
-        self.keys = {name: unhexlify(table[name]) for name in ("up", "down", "hello")}
+
+def _read_key() -> "tuple[Key | None, str]":
+    """Return the key, or None and what is wrong; the node then keeps its readings until it has one."""
+    from node import key
+
+    found = None
+    problem = ""
+    data = _read(KEY_FILE)
+    try:
+        if data is None:
+            problem = KEY_FILE + " is missing. Next: copy it to the node, or flash the node again."
+        else:
+            found = key.parse(data)
+    except ValueError as error:
+        problem = KEY_FILE + ": %s. Next: copy the key file of this node again." % error
+    del sys.modules["node.key"], node.key
+    return found, problem
+
+
+def _read_config() -> "tuple[Config, str | None]":
+    """Return the configuration; a wrong one is replaced by what has a default, so that the node still links
+    and says what is wrong."""
+    from node import config
+
+    found = problem = None
+    data = _read(CONFIG_FILE)
+    try:
+        if data is None:
+            problem = CONFIG_FILE + " is missing. Next: copy it to the node."
+        else:
+            found = config.load(data)
+    except config.ConfigError as error:
+        problem = str(error)
+    if found is None:
+        found = config.load('{"v":1}')
+    del sys.modules["node.config"], node.config
+    del sys.modules["sensors.registry"], sensors.registry
+    return found, problem
 
 
 class App:
@@ -67,27 +101,30 @@ class App:
 
     def __init__(self, safe: bool) -> None:
         self.clock = Clock(time.ticks_ms, time.ticks_diff)
-        self.key = self._load_key()
-        self.console = Console(self.key.node if self.key else 0, self.clock)
-        self.config, config_error = self._load_config()
-        self.watchdog = machine.WDT(timeout=self.config.watchdog_s * 1000)
+        key, key_problem = _read_key()
+        self.console = Console(key.node if key else 0, self.clock)
+        config, config_problem = _read_config()
+        self.watchdog = machine.WDT(timeout=config.watchdog_s * 1000)
         self.poller = select.poll()
         self.recorder = Recorder(self.clock, self._flash_refused)
         self.journal = Journal(
-            JOURNAL_FOLDER, self.config.journal_kb * 1024, self.recorder.drop_record, self._next_epoch
+            JOURNAL_FOLDER, config.journal_kb * 1024, self.recorder.drop_record, self._next_epoch
         )
+        del sys.modules["node.recover"], node.recover
         self.recorder.attach(self.journal)
         self.link: NodeLink | None = None
         self.line: Line | None = None
-        if self.key is None:
-            self.console.emit("node.no_key", "error", {"next": "flash the node again, or copy " + KEY_FILE})
+        if key is None:
+            self.console.emit("node.no_key", "error", {"problem": key_problem})
         else:
-            self._start_link(self.key)
-        self.drivers = [] if safe else self._start_drivers()
-        self.sampler = Sampler(self.clock, self.config.record, self.drivers, self.recorder)
+            self._start_link(key, config.link)
+        if config_problem is not None:
+            self.console.emit("node.config", "error", {"problem": config_problem})
+        self.drivers = [] if safe else self._start_drivers(config)
+        self.sampler = Sampler(self.clock, config.record, self.drivers, self.recorder)
         self.health = Health(
             self.clock,
-            self.config.health_s,
+            config.health_s,
             self.drivers,
             self.journal,
             self.recorder,
@@ -98,32 +135,16 @@ class App:
         self._steps = 0
         self._dropped = self.journal.dropped
         self._driver_due = [0] * len(self.drivers)
+        self._states = [-1] * len(self.drivers)
         self._stats: tuple[int, ...] = ()
-        self._stats_ms = -_STATS_MS
+        self._said_ms = -_SAY_EVERY_MS
         self.recorder.write_event(codes.BOOT, machine.reset_cause(), 0, [])
-        if config_error is not None:
-            self.recorder.write_event(codes.CONFIG, 0, 0, [record.text_item(config_error)])
+        if config_problem is not None:
+            self.recorder.write_event(codes.CONFIG, 0, 0, [record.text_item(config_problem)])
 
     # ---- start
 
-    def _load_key(self) -> "Key | None":
-        try:
-            return Key(_read(KEY_FILE))
-        except (OSError, ValueError, KeyError):
-            return None
-
-    def _load_config(self) -> "tuple[node_config.Config, str | None]":
-        """A node with a wrong configuration still links and says what is wrong, with what has a default."""
-        try:
-            return node_config.load(_read(CONFIG_FILE)), None
-        except OSError:
-            problem = CONFIG_FILE + " is missing. Next: copy it to the node."
-        except node_config.ConfigError as error:
-            problem = str(error)
-        self.console.emit("node.config", "error", {"problem": problem})
-        return node_config.load('{"v":1}'), problem
-
-    def _start_link(self, key: Key) -> None:
+    def _start_link(self, key: "Key", settings: "LinkSettings") -> None:
         epochs = Epochs(esp32.NVS("simpang"), max(self.journal.highest_epoch + 1, key.epoch_start))
         stored = epochs.load()
         epoch = None
@@ -148,9 +169,8 @@ class App:
             os.urandom,
             self.clock.uptime_s,
             self.clock.is_synced,
-            self._take_time,
+            self.clock.take,
         )
-        settings = self.config.link
         uart = machine.UART(
             settings.uart,
             settings.baud,
@@ -162,22 +182,24 @@ class App:
         self.poller.register(uart, select.POLLIN)
         self.line = Line(uart, self.link)
 
-    def _start_drivers(self) -> "list[Any]":
+    def _start_drivers(self, config: "Config") -> "list[Any]":
         buses: dict[str, Any] = {}
-        for name, bus in self.config.buses.items():
-            if bus.kind == "uart":
-                buses[name] = machine.UART(bus.id, bus.baud, tx=bus.tx, rx=bus.rx, rxbuf=_LINK_RXBUF)
-                self.poller.register(buses[name], select.POLLIN)
-            else:
-                buses[name] = machine.I2C(
-                    bus.id, scl=machine.Pin(bus.scl), sda=machine.Pin(bus.sda), freq=bus.freq
-                )
         drivers = []
-        for sensor in self.config.sensors:
+        for sensor in config.sensors:
+            # A bus that no sensor reads stays closed: what came in there would keep the loop awake for ever.
+            if sensor.bus not in buses:
+                buses[sensor.bus] = self._open_bus(config.buses[sensor.bus])
             driver = sensor.driver(buses[sensor.bus], sensor.options)
             driver.start(self.clock.uptime_ms())
             drivers.append(driver)
         return drivers
+
+    def _open_bus(self, bus: "Any") -> "Any":
+        if bus.kind == "i2c":
+            return machine.I2C(bus.id, scl=machine.Pin(bus.scl), sda=machine.Pin(bus.sda), freq=bus.freq)
+        uart = machine.UART(bus.id, bus.baud, tx=bus.tx, rx=bus.rx, rxbuf=_LINK_RXBUF)
+        self.poller.register(uart, select.POLLIN)
+        return uart
 
     # ---- called by the parts
 
@@ -187,9 +209,6 @@ class App:
 
     def _flash_refused(self, error: OSError) -> None:
         self.console.emit("node.journal_failed", "error", {"error": str(error)})
-
-    def _take_time(self, heard: "Time", fresh: bool) -> None:
-        self.clock.take(heard, fresh)
 
     # ---- running
 
@@ -223,16 +242,16 @@ class App:
         if now_ms is not None:
             self.recorder.write_event(codes.TIME, self.clock.uptime_s(), now_ms // 1000, [])
 
-    def say_stats(self) -> None:
-        """Print the accounts where they changed, at most once a second."""
+    def say(self) -> None:
+        """Print the accounts and the states of the sensors where they changed, at most once a second."""
         now_ms = self.clock.uptime_ms()
-        journal = self.journal
-        if now_ms - self._stats_ms < _STATS_MS:
+        if now_ms - self._said_ms < _SAY_EVERY_MS:
             return
+        journal = self.journal
         stats = (journal.created, journal.held, journal.dropped, journal.epoch)
         if stats != self._stats:
             self._stats = stats
-            self._stats_ms = now_ms
+            self._said_ms = now_ms
             self.console.emit(
                 "node.stats",
                 "info",
@@ -244,15 +263,29 @@ class App:
                     "epoch": stats[3],
                 },
             )
+        for number, driver in enumerate(self.drivers):
+            if driver.state != self._states[number]:
+                self._states[number] = driver.state
+                self._said_ms = now_ms
+                self.console.emit(
+                    "node.sensor",
+                    "info" if driver.state < codes.SENSOR_STATES.index("silent") else "warning",
+                    {
+                        "sensor": number,
+                        "kind": driver.KIND,
+                        "state": codes.SENSOR_STATES[driver.state],
+                        "faults": {cause: count for cause, count in driver.faults.items() if count},
+                    },
+                )
 
     def run(self, on_well: "Callable[[bool], None]") -> None:
-        """Run for ever. `on_well(heard)` is called once after a minute of good work, and once, with True, when
-        the gateway has acknowledged something."""
+        """Run for ever. `on_well(heard)` is called once after a minute of good work, and once, with True,
+        when the gateway has acknowledged something."""
         well = heard = False
         while True:
             wait = self.turn()
             self.watchdog.feed()
-            self.say_stats()
+            self.say()
             if not heard and self.link is not None and self.link.counters.get("acks"):
                 heard = well = True
                 on_well(True)
@@ -267,6 +300,8 @@ def main(slot: str = "a", trial: bool = False, safe: bool = False, on_well: "Any
     """Start the node; called by main.py from the slot that it chose."""
     gc.collect()
     app = App(safe)
+    # So that the heap's figure says what is free, and parts that only the start needed are gone from it.
+    gc.collect()
     app.console.emit(
         "node.start",
         "info",

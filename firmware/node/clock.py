@@ -9,21 +9,23 @@ from simpang_protocol import record, times
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
-# A difference up to this is drift and is worked off; a larger one is a step, which only a fresh answer may make.
+# A difference up to this is drift and is worked off; a larger one is a step, which only a fresh answer may
+# make.
 STEP_MS = 2000
 _SLEW_MS = 50
 _SYNCED_FOR_MS = 3600000
 
 
 class Clock:
-    """`ticks_ms()` and `ticks_diff(a, b)` are those of the `time` module; their wrap is hidden here as long as
-    `uptime_ms` is called at least once in six days.
+    """`ticks_ms()` and `ticks_diff(a, b)` are those of the `time` module; their wrap is hidden here as long
+    as `uptime_ms` is called at least once in six days.
 
     `steps` counts how often the time of day jumped; it was first set when `steps` became 1.
     """
 
-    def __init__(self, ticks_ms: "Callable[[], int]", ticks_diff: "Callable[[int, int], int]") -> None:
+    def __init__(self, ticks_ms: "Callable[[], Any]", ticks_diff: "Callable[[Any, Any], int]") -> None:
         self._ticks_ms = ticks_ms
         self._ticks_diff = ticks_diff
         self._last = ticks_ms()

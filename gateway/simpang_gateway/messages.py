@@ -611,6 +611,12 @@ _GATEWAY = {
         "baris {line} dari rekaman tidak dapat dibaca: {error}",
         "rekam ulang bila penting; baris lain tetap dibaca",
     ),
+    "capture.dropped": _warning(
+        "{count} lines of the capture {path} were left out: the disk was too slow or full",
+        "the capture goes on; take one port alone, or a faster disk, where every byte matters",
+        "{count} baris rekaman {path} tidak tertulis: disk terlalu lambat atau penuh",
+        "perekaman berlanjut; rekam satu port saja, atau pakai disk lebih cepat, bila setiap byte penting",
+    ),
     "capture.failed": _error(
         "the capture {path} cannot be written: {error}",
         "check [capture] path, its folder's permissions and free space",

@@ -6,30 +6,53 @@ belongs to another process end it.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from . import __version__
 from .alarms import Alarms
+from .capture import Capture
 from .clock import Clock
-from .config import GatewayConfig, Uplink as UplinkConfig
+from .config import GatewayConfig
+from .config import Uplink as UplinkConfig
 from .control import ControlServer
 from .errors import SimpangError
 from .events import EventStream
-from .hub import Hub, Stored
+from .faults import Faults
+from .hub import Hub, Outside
 from .keystore import KeyStore
-from .lines import Capture, SerialLine
+from .lines import SerialLine
+from .lookout import Lookout
 from .messages import MESSAGES
-from .store import Committer, Store, StoreError, StoreForeign, StoreOptions, StoreOwned, StoreVersion
+from .peers import Stored
+from .refusals import Refusals
+from .store import (
+    Batch,
+    Committer,
+    Done,
+    Store,
+    StoreBusy,
+    StoreClosed,
+    StoreError,
+    StoreForeign,
+    StoreOptions,
+    StoreOwned,
+    StoreVersion,
+)
+from .storeview import StoreView
 from .uplink.profile import Profile
 from .uplink.service import Uplink
 from .uptimes import Uptimes
 
-_STORE_RETRY_S = 5.0
-_CLOCK_LOOK_S = 30.0
-# What the store says when it fails; the alarm stands until it says that it works again.
-_STORE_FAILURES = ("store.full", "store.readonly", "store.io", "store.damaged")
+RETRY_S = 5.0
+"""Pause before the store is opened or read again."""
+
+_DRAIN_S = 5.0
+# The store says so when it begins to fail; StoreBusy and StoreClosed only ever answer a call.
+_STORE_FAILURES = {kind.code for kind in StoreError.__subclasses__()} - {StoreBusy.code, StoreClosed.code}
+# What can stand as an alarm, and so at a broker from before a restart.
+_ALARM_GROUPS = ("capture", "clock", "log", "port", "registry", "store", "uplink")
 
 
 class Gateway:
@@ -41,119 +64,244 @@ class Gateway:
         self._clock = clock
         self._events = events
         self._keys = KeyStore(config.state, config.gateway.site)
+        self._loop = asyncio.get_running_loop()
         self._alarms = Alarms(clock, events)
         self._stop = asyncio.Event()
+        self._fault: BaseException | None = None
+        self._faults = Faults(self._failed)
         self._started_ms = clock.monotonic_ms()
         self._store: Store | None = None
-        self._hub: Hub | None = None
+        self._committer: Committer | None = None
+        self._view = StoreView()
+        self._uptimes = Uptimes(clock)
+        self._refusals = Refusals(events.emit)
+        self._hub = Hub(
+            self._keys,
+            clock,
+            Outside(
+                submit=self._submit,
+                on_rows=self._rows_came,
+                on_uptime=self._uptimes.heard,
+                on_refused=self._refusals.note,
+                on_registry=self._registry_written,
+                guard=self._faults,
+            ),
+        )
+        self._capture: Capture | None = None
         self._lines: list[SerialLine] = []
         self._uplinks: list[Uplink] = []
-        self._faults: list[BaseException] = []
+        self._resuming: asyncio.Task[None] | None = None
+        self._lookout = Lookout(
+            clock,
+            self._alarms,
+            events,
+            self._faults,
+            store_path=config.store_path,
+            log_path=config.log.path,
+            waiting_rows=self._waiting_rows,
+            on_time=self._time_is_known,
+        )
 
     def stop(self) -> None:
         """End `run` soon: what was received is committed, what was sent is awaited for a moment."""
         self._stop.set()
 
+    def _failed(self, error: BaseException) -> None:
+        """A mistake in the program: the service manager starts it anew, better than to live by half."""
+        if self._fault is None:
+            self._fault = error
+            self._events.emit("gateway.fault", error=repr(error))
+        self._stop.set()
+
     # ---- life
 
     async def run(self) -> None:
-        """Serve until `stop`. Raises SimpangError: store.owned, store.version, store.foreign, control.*."""
-        store = await self._open_store()
-        if store is None:
-            return
-        self._store = store
-        try:
-            await self._serve(store)
-        finally:
-            await store.close()
+        """Serve until `stop`.
 
-    async def _open_store(self) -> Store | None:
-        """Open the store, as often as it takes while the disk refuses; None when told to stop meanwhile."""
+        Raises SimpangError: store.owned, store.version, store.foreign, control.*; and whatever a part failed
+        by that should never fail.
+        """
+        try:
+            if self._config.capture.path is not None:
+                self._lookout.capture = self._capture = Capture(self._config.capture.path, self._events)
+            self._lines = [
+                SerialLine(port, self._hub, self._events, self._alarms, self._capture, self._refusals.note)
+                for port in self._config.ports
+            ]
+            store = await self._try_store()
+            if store is not None:
+                await self._attach(store)
+            handlers = {"status": self._answer_status, "node.add": self._answer_node_add}
+            socket, group = self._config.control_socket, self._config.control.group
+            async with ControlServer(socket, handlers, group=group):
+                self._lookout.start()
+                while store is None and not self._stop.is_set():
+                    await self._pause()
+                    store = await self._try_store()
+                    if store is not None:
+                        await self._attach(store)
+                if store is not None:
+                    await self._serve(store)
+        finally:
+            await self._end()
+        self._events.emit("gateway.stopped", gateway=self._config.gateway.name)
+        if self._fault is not None:
+            raise self._fault
+
+    async def _end(self) -> None:
+        self._lookout.close()
+        await self._stop_resuming()
+        self._hub.close()
+        self._refusals.close()
+        await self._view.close()
+        if self._store is not None:
+            await self._store.close()
+        if self._capture is not None:
+            await self._loop.run_in_executor(None, self._capture.close)
+
+    async def _attach(self, store: Store) -> None:
+        """Join the store with the hub and the uplinks."""
+        self._store = store
+        self._committer = Committer(store, self._config.store.commit_ms, self._config.store.commit_rows)
+        self._uplinks = [self._make_uplink(uplink, store) for uplink in self._config.uplinks]
+        self._alarms.listen(self._publish_alarm)
+        for code in self._alarms.codes():
+            self._publish_alarm(code)
+        self._store_works(store, reload=True)
+        assert self._resuming is not None
+        # So that no node is refused at the start; a port that fails shows all the same if the store does too.
+        await asyncio.wait([self._resuming], timeout=RETRY_S)
+
+    async def _serve(self, store: Store) -> None:
+        assert self._committer is not None
+        self._events.emit(
+            "gateway.started",
+            version=__version__,
+            site=self._config.gateway.site,
+            gateway=self._config.gateway.name,
+            store=store.uuid,
+        )
+        lines = [self._start(line.run()) for line in self._lines]
+        uplinks = [self._start(self._run_uplink(uplink)) for uplink in self._uplinks]
+        try:
+            await self._stop.wait()
+        finally:
+            # What is on its way to the card is still acknowledged; nothing new is taken.
+            await self._stop_resuming()
+            self._hub.suspend()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_S):
+                    await self._committer.drain()
+            await _end_all(lines)
+            for uplink in self._uplinks:
+                await uplink.stop()
+            await asyncio.gather(*uplinks, return_exceptions=True)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._faults.watch(self._loop.create_task(work))
+
+    async def _pause(self) -> None:
+        """Wait before the store is tried again; at most until `stop`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_S):
+                await self._stop.wait()
+
+    # ---- store
+
+    async def _try_store(self) -> Store | None:
+        """Open the store; None, and an alarm, where the disk refuses for now."""
         options = StoreOptions(
             max_mb=self._config.store.max_mb,
             uplinks=tuple(uplink.name for uplink in self._config.uplinks),
             on_event=self._store_event,
         )
-        while not self._stop.is_set():
+        try:
+            return await Store.open(str(self._config.store_path), options, self._clock.boot_id)
+        except (StoreOwned, StoreVersion, StoreForeign) as error:
+            raise SimpangError(error.code, **error.arguments) from error
+        except StoreError as error:
+            self._store_fails(error.code, error.arguments)
+            return None
+
+    def _submit(self, batch: Batch, done: Done, *, urgent: bool) -> None:
+        assert self._committer is not None  # the hub takes no frame before there is one
+        self._committer.submit(batch, done, urgent=urgent)
+
+    def _store_event(self, code: str, arguments: Mapping[str, object]) -> None:
+        if code == "store.recovered":
+            self._events.put(code, arguments)
+            if self._store is not None:
+                self._store_works(self._store, reload=bool(arguments.get("reopened")))
+            return
+        if code in _STORE_FAILURES:
+            self._store_fails(code, arguments)
+            return
+        self._events.put(code, arguments)
+        if code == "store.quarantined":
+            # Somebody must look at the old file; the alarm stands until the next start.
+            self._alarms.raise_(code, "", **arguments)
+
+    def _store_fails(self, code: str, arguments: Mapping[str, object]) -> None:
+        self._hub.suspend()
+        if self._resuming is not None:
+            self._resuming.cancel()
+        self._clear_store_alarms(but=code)
+        if self._alarms.raise_(code, "", **arguments):
+            self._events.put(code, arguments)
+
+    def _store_works(self, store: Store, *, reload: bool) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+        self._resuming = self._start(self._resume(store, reload))
+
+    async def _resume(self, store: Store, reload: bool) -> None:
+        """Let the hub store again; where the file was opened anew, with what is in it now."""
+        assert self._committer is not None
+        stored = None
+        while reload:
             try:
-                store = await Store.open(str(self._config.store_path), options, self._clock.boot_id)
-            except (StoreOwned, StoreVersion, StoreForeign) as error:
-                raise SimpangError(error.code, **error.arguments) from error
+                await self._committer.drain()
+                stored = await self._load(store)
+                break
             except StoreError as error:
-                self._store_event(error.code, error.arguments)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), _STORE_RETRY_S)
-            else:
-                for code in _STORE_FAILURES:
-                    self._alarms.clear(code)
-                return store
-        return None
+                self._store_fails_to_load(error)
+                await self._pause()
+        self._clear_store_alarms()
+        self._hub.resume(stored)
 
-    async def _serve(self, store: Store) -> None:
-        committer = Committer(store, self._config.store.commit_ms, self._config.store.commit_rows)
-        uptimes = Uptimes(
-            self._clock, store.boot, await store.load_uptime_offsets(), await store.load_boots()
-        )
-        stored = Stored(await store.load_windows(), await store.load_losses(), await store.load_node_births())
-        self._hub = hub = Hub(
-            self._keys, self._clock, stored, committer.submit, self._rows_came, uptimes.heard
-        )
-        capture = None
-        if self._config.capture.path is not None:
-            capture = Capture(self._config.capture.path, self._events)
-        self._lines = [
-            SerialLine(port, hub, self._events, self._alarms, capture) for port in self._config.ports
-        ]
-        self._uplinks = [self._make_uplink(uplink, store, uptimes) for uplink in self._config.uplinks]
-        self._alarms.listen(self._publish_alarm)
-        self._look_at_clock()
-        handlers = {"status": self._answer_status, "node.add": self._answer_node_add}
-        async with ControlServer(self._config.control_socket, handlers, group=self._config.control.group):
-            self._events.emit(
-                "gateway.started",
-                version=__version__,
-                site=self._config.gateway.site,
-                gateway=self._config.gateway.name,
-                store=store.uuid,
-            )
-            lines = [self._start(line.run()) for line in self._lines]
-            uplinks = [self._start(uplink.run()) for uplink in self._uplinks]
-            await self._stop.wait()
-            await _end(lines)
-            await committer.drain()
-            for uplink in self._uplinks:
-                await uplink.stop()
-            await asyncio.gather(*uplinks, return_exceptions=True)
-        if capture is not None:
-            capture.close()
-        self._events.emit("gateway.stopped", gateway=self._config.gateway.name)
-        if self._faults:
-            raise self._faults[0]
+    async def _stop_resuming(self) -> None:
+        if self._resuming is not None:
+            await _end_all([self._resuming])
 
-    def _start(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
-        task.add_done_callback(self._part_ended)
-        return task
+    def _store_fails_to_load(self, error: StoreError) -> None:
+        if self._alarms.raise_(error.code, "", **error.arguments):
+            self._events.put(error.code, error.arguments)
 
-    def _part_ended(self, task: asyncio.Task[None]) -> None:
-        # A part that ends by an exception is a mistake in the program: the service manager starts it anew,
-        # which is safer than a gateway that lives by half.
-        if not task.cancelled() and task.exception() is not None:
-            fault = task.exception()
-            assert fault is not None
-            self._faults.append(fault)
-            self._events.emit("gateway.fault", error=repr(fault))
-            self._stop.set()
+    async def _load(self, store: Store) -> Stored:
+        self._uptimes.load(store.boot, await store.load_uptime_offsets(), await store.load_boots())
+        stats = await store.stats()
+        self._rows_came(stats.last_id)
+        return Stored(await store.load_windows(), await store.load_losses(), await store.load_node_births())
+
+    def _clear_store_alarms(self, *, but: str = "") -> None:
+        for code in _STORE_FAILURES - {but}:
+            self._alarms.clear(code)
+
+    def _registry_written(self, error: SimpangError | None) -> None:
+        if error is None:
+            self._alarms.clear("registry.unwritable")
+        else:
+            self._alarms.raise_(error.code, "", **error.arguments)
 
     # ---- uplinks and alarms
 
-    def _make_uplink(self, config: UplinkConfig, store: Store, uptimes: Uptimes) -> Uplink:
+    def _make_uplink(self, config: UplinkConfig, store: Store) -> Uplink:
         profile = Profile(
             prefix=config.prefix,
             site=self._config.gateway.site,
             gateway=self._config.gateway.name,
             store=lambda: store.uuid,
-            resolve=uptimes.resolve,
+            resolve=self._uptimes.resolve,
         )
         return Uplink(
             config,
@@ -162,8 +310,20 @@ class Gateway:
             clock=self._clock,
             emit=self._events.emit,
             alarm=partial(self._uplink_alarm, config.name),
-            alarm_codes=[code for code, message in MESSAGES.items() if message.severity != "info"],
+            alarm_codes=[
+                code
+                for code, message in MESSAGES.items()
+                if message.severity != "info" and code.partition(".")[0] in _ALARM_GROUPS
+            ],
         )
+
+    async def _run_uplink(self, uplink: Uplink) -> None:
+        while not self._stop.is_set():
+            try:
+                await uplink.run()
+            except StoreError:
+                # It could not read where it stands; the store's own alarm says why.
+                await self._pause()
 
     def _uplink_alarm(self, name: str, code: str, on: bool, **arguments: object) -> None:
         if on:
@@ -185,61 +345,44 @@ class Gateway:
         for uplink in self._uplinks:
             uplink.notify_new_rows(newest_id)
 
-    def _store_event(self, code: str, arguments: Mapping[str, object]) -> None:
-        self._events.put(code, arguments)
-        if code == "store.recovered":
-            for failure in _STORE_FAILURES:
-                self._alarms.clear(failure)
-        elif code in _STORE_FAILURES:
-            self._alarms.raise_(code, "", **dict(arguments))
+    def _time_is_known(self) -> None:
+        for code in self._alarms.codes():
+            self._publish_alarm(code)  # now it is known since when they stand
 
-    def _look_at_clock(self) -> None:
-        if self._clock.synced():
-            self._alarms.clear("clock.unsynced")
-        else:
-            self._alarms.raise_("clock.unsynced")
-        if not self._stop.is_set():
-            asyncio.get_running_loop().call_later(_CLOCK_LOOK_S, self._look_at_clock)
+    def _waiting_rows(self) -> int:
+        return 0 if self._committer is None else self._committer.waiting_rows
 
     # ---- control socket
 
     async def _answer_status(self, _request: dict[str, Any]) -> dict[str, Any]:
-        store, hub = self._store, self._hub
-        assert store is not None and hub is not None
-        losses: dict[str, int] = {}
-        if store.healthy:
-            for (_node, cause), records in (await store.load_loss_totals()).items():
-                losses[cause] = losses.get(cause, 0) + records
-            stats = await store.stats()
-            held = {"rows": stats.rows, "first": stats.first_id, "last": stats.last_id, "bytes": stats.bytes}
-        else:
-            held = {}
+        store = self._store
+        if store is not None:
+            await self._view.look(store)
         return {
             "version": __version__,
             "site": self._config.gateway.site,
             "gateway": self._config.gateway.name,
             "uptime_s": round((self._clock.monotonic_ms() - self._started_ms) / 1000, 1),
             "clock": {"synced": self._clock.synced(), "unix_s": self._clock.wall_ms() // 1000},
-            "store": {"uuid": store.uuid, "healthy": store.healthy, **held},
+            "store": self._view.to_dict(store, self._waiting_rows()),
             "ports": [line.status() for line in self._lines],
-            "nodes": hub.status(),
+            "nodes": self._hub.status(),
             "uplinks": [uplink.status() for uplink in self._uplinks],
-            "lost": losses,
+            "lost": self._view.lost,
             "alarms": self._alarms.status(),
-            "counters": dict(sorted(hub.counters.items())),
+            "counters": dict(sorted(self._hub.counters.items())),
         }
 
     async def _answer_node_add(self, request: dict[str, Any]) -> dict[str, Any]:
         place = request.get("place")
         if not isinstance(place, str):
             raise SimpangError("control.request", error="place is missing", example='"place": "…"')
-        loop = asyncio.get_running_loop()
-        node, key = await loop.run_in_executor(None, self._keys.add_node, place)
+        node, key = await self._loop.run_in_executor(None, self._keys.add_node, place)
         self._events.emit("node.added", node=node, place=place)
         return {"node": node, "key": key}
 
 
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
+async def _end_all(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

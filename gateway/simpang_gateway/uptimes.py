@@ -5,56 +5,71 @@ from collections.abc import Mapping
 from .clock import Clock
 from .store.model import Boot
 
+EPOCHS_KEPT = 4096
+"""Epochs of a node that are kept, as many as in the store: a rogue with a valid key begins them for ever."""
+
 
 class Uptimes:
-    """Resolves (node, epoch, uptime) to Unix seconds.
+    """Resolves (node, epoch, uptime) to Unix seconds; knows nothing before `load`."""
 
-    `offsets` holds the least (gateway's boot time - node's uptime) in ms by (node, epoch, boot of the
-    gateway), `boots` the gateway's boots with their (wall clock - boot time) where that was known, `boot` is
-    the number of the present one.
-    """
-
-    def __init__(
-        self,
-        clock: Clock,
-        boot: int,
-        offsets: Mapping[tuple[int, int, int], int],
-        boots: Mapping[int, Boot],
-    ) -> None:
+    def __init__(self, clock: Clock) -> None:
+        """`clock` tells wall clock and boot time of the gateway."""
         self._clock = clock
+        self._boot = 0
+        # By node, then epoch: least (gateway's boot time - node's uptime) of the present boot, ms.
+        self._here: dict[int, dict[int, int]] = {}
+        # By (node, epoch): least (Unix time - node's uptime) by an earlier boot that knew the time, ms.
+        self._earlier: dict[tuple[int, int], int] = {}
+        self._wall_offset_ms: int | None = None
+
+    def load(self, boot: int, offsets: Mapping[tuple[int, int, int], int], boots: Mapping[int, Boot]) -> None:
+        """Take over what the store knows, in place of everything before.
+
+        `boot` is the number of the present boot of the gateway's machine, `offsets` holds the least (boot
+        time - node's uptime) in ms by (node, epoch, boot), `boots` the boots with their (wall clock - boot
+        time) where that was known.
+        """
         self._boot = boot
-        self._offsets = {key: offset for key, offset in offsets.items() if key[2] == boot}
-        self._wall_offsets = {number: known.offset_ms for number, known in boots.items()}
-        # Of several earlier boots that heard the epoch, any one that knew the time will do.
-        self._earlier = {
-            (node, epoch): (number, offset)
-            for (node, epoch, number), offset in sorted(offsets.items())
-            if number != boot and self._wall_offsets.get(number) is not None
-        }
+        self._here = {}
+        self._earlier = {}
+        wall = {number: known.offset_ms for number, known in boots.items()}
+        for (node, epoch, number), offset_ms in sorted(offsets.items()):
+            wall_offset_ms = wall.get(number)
+            if number == boot:
+                self._keep(node, epoch, offset_ms)
+            elif wall_offset_ms is not None:
+                # Of several boots any one that knew the time will do.
+                self._earlier[node, epoch] = offset_ms + wall_offset_ms
+        known_ms = wall.get(boot)
+        if known_ms is not None:
+            self._wall_offset_ms = known_ms
 
     def heard(self, node: int, epoch: int, offset_ms: int) -> None:
         """Note the least offset of this boot."""
-        self._offsets[node, epoch, self._boot] = offset_ms
+        self._note_clock()
+        self._keep(node, epoch, offset_ms)
+
+    def _keep(self, node: int, epoch: int, offset_ms: int) -> None:
+        epochs = self._here.setdefault(node, {})
+        epochs[epoch] = offset_ms
+        if len(epochs) > EPOCHS_KEPT:
+            del epochs[min(epochs)]
 
     def resolve(self, node: int, epoch: int, uptime_s: int) -> tuple[int, str] | None:
         """Return (Unix seconds, "uptime"), or None while the time of day or the offset is not known."""
-        found = self._offset(node, epoch)
-        if found is None:
+        offset_ms = self._offset(node, epoch)
+        if offset_ms is None:
             return None
-        return (uptime_s * 1000 + found) // 1000, "uptime"
+        return (uptime_s * 1000 + offset_ms) // 1000, "uptime"
 
     def _offset(self, node: int, epoch: int) -> int | None:
-        here = self._offsets.get((node, epoch, self._boot))
-        wall = self._wall_offset()
-        if here is not None and wall is not None:
-            return here + wall
-        earlier = self._earlier.get((node, epoch))
-        if earlier is None:
-            return None
-        known = self._wall_offsets[earlier[0]]
-        return None if known is None else earlier[1] + known
+        self._note_clock()
+        here = self._here.get(node, {}).get(epoch)
+        if here is not None and self._wall_offset_ms is not None:
+            return here + self._wall_offset_ms
+        return self._earlier.get((node, epoch))
 
-    def _wall_offset(self) -> int | None:
+    def _note_clock(self) -> None:
+        # Remembered: a clock that loses its source later still counts on evenly, and may be stepped.
         if self._clock.synced():
-            return self._clock.wall_ms() - self._clock.boot_ms()
-        return self._wall_offsets.get(self._boot)
+            self._wall_offset_ms = self._clock.wall_ms() - self._clock.boot_ms()

@@ -153,9 +153,8 @@ class App:
         else:
             epoch = max(stored + 1, epochs.least)
             try:
-                epochs.save(epoch)
+                epochs.save(self.journal.epoch_after(epoch))
                 epoch = self.journal.start_epoch(epoch)
-                epochs.save(epoch)
             except OSError as error:
                 self.console.emit("node.epoch_failed", "error", {"error": str(error)})
                 epoch = None

@@ -96,27 +96,45 @@ class Journal:
         """The highest epoch of any segment, 0 for none."""
         return max([segment.epoch for segment in self._segments] + [0])
 
+    def epoch_after(self, epoch: int) -> int:
+        """Return what `start_epoch(epoch)` would return: every unnamed run takes an epoch before it."""
+        return self._plan(epoch)[1]
+
+    def _plan(self, epoch: int) -> "tuple[list[int], int]":
+        """Return the epoch of each segment once the unnamed ones have theirs, and the one after those."""
+        given: list[int] = []
+        previous = None
+        for segment in self._segments:
+            name = segment.epoch
+            if name == 0:
+                # A cut during an earlier assignment may have left the rest of a run without its epoch.
+                if previous is not None and segment.first > 0 and previous.end == segment.first:
+                    name = given[-1]
+                else:
+                    name = epoch
+                    epoch += 1
+            given.append(name)
+            previous = segment
+        return given, epoch
+
     def start_epoch(self, epoch: int) -> int:
-        """Begin `epoch` with seq 0; records that have none yet get it and those after it. Return the epoch
-        that is current then. Raises OSError where the flash refuses it; what has its epoch keeps it."""
+        """Name the unnamed runs from `epoch` on, and begin the epoch after them with seq 0; return that one.
+
+        Raises OSError where the flash refuses it; what has its epoch keeps it.
+        """
         self._close()
         self._reader.close()
         self._recent = []
-        previous = None
+        given, current = self._plan(epoch)
         for number, segment in enumerate(self._segments):
             if segment.epoch == 0:
-                # A cut during an earlier assignment may have left the rest of a run without its epoch.
-                goes_on = previous is not None and segment.first > 0 and previous.end == segment.first
-                given = previous.epoch if previous is not None and goes_on else epoch
-                os.rename(self._path(segment.index, 0), self._path(segment.index, given))
-                if given == epoch:
-                    epoch += 1
-                segment = Segment(segment.index, given, segment.first, segment.count, segment.end)
-                self._segments[number] = segment
-            previous = segment
-        self.epoch = epoch
+                os.rename(self._path(segment.index, 0), self._path(segment.index, given[number]))
+                self._segments[number] = Segment(
+                    segment.index, given[number], segment.first, segment.count, segment.end
+                )
+        self.epoch = current
         self.seq = 0
-        return epoch
+        return current
 
     # ---- writing
 

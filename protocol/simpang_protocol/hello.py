@@ -29,9 +29,10 @@ _LABEL = b"simpang1 hello"
 class HelloUp:
     """A parsed HELLO of a node. With reason EPOCH_LOST, `proposed` is a random tag of the node's boot."""
 
-    def __init__(self, reason: int, answers: bool, proposed: int, challenge: bytes) -> None:
+    def __init__(self, reason: int, answered: "bytes | None", proposed: int, challenge: bytes) -> None:
         self.reason = reason
-        self.answers = answers
+        # The gateway's challenge that this HELLO answers, or None.
+        self.answered = answered
         self.proposed = proposed
         self.challenge = challenge
 
@@ -122,7 +123,7 @@ def parse_up(
     proposed = body[1] | body[2] << 8 | body[3] << 16
     if reason > EPOCH_LOST or proposed != header.epoch:
         raise FrameError("hello_reason", "%d, epoch %d" % (reason, proposed))
-    return HelloUp(reason, answers, proposed, bytes(body[4:12]))
+    return HelloUp(reason, challenge if answers else None, proposed, bytes(body[4:12]))
 
 
 def parse_down(key: bytes, header: _frame.Header, frame: bytes) -> HelloDown:

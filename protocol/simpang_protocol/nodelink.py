@@ -8,8 +8,9 @@ The journal that is handed in keeps the records; this object keeps only those in
     journal.floors()                  [(epoch, lowest seq held)], oldest epoch first, none without an epoch
     journal.next_after(epoch, seq)    (epoch, seq, record) that follows in the order of creation, or None
     journal.free(epoch, base, bits)   forget what the gateway has
-    journal.start_epoch(epoch)        records get this epoch from now on; those without one get it too;
-                                      returns the epoch that is current then
+    journal.epoch_after(epoch)        what start_epoch(epoch) will return
+    journal.start_epoch(epoch)        records without an epoch get theirs, from this one on; new records get
+                                      the next, which is returned
 The epoch store that is handed in writes an epoch durably before it is used, `epochs.save(epoch)`; its
 `least` is the lowest epoch that nothing on the node has used yet.
 """
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         def floors(self) -> list[tuple[int, int]]: ...
         def next_after(self, epoch: int, seq: int) -> "tuple[int, int, bytes] | None": ...
         def free(self, epoch: int, base: int, bits: int) -> None: ...
+        def epoch_after(self, epoch: int) -> int: ...
         def start_epoch(self, epoch: int) -> int: ...
 
     class Epochs(Protocol):
@@ -277,13 +279,12 @@ class NodeLink:
         Raises OSError where it cannot be stored; the link then stays silent until it can.
         """
         epoch = max((self.epoch or 0) + 1, minimum, self._epochs.least)
-        if epoch > _frame.LAST_EPOCH:
+        # Records that waited for an epoch may take several; what is stored covers them all.
+        current = self._journal.epoch_after(epoch)
+        if current > _frame.LAST_EPOCH:
             raise OSError("the epochs of this node id are used up: flash the node with a new id")
-        self._epochs.save(epoch)
-        # Records that waited for an epoch may need several; the journal says which is current after that.
-        current = self._journal.start_epoch(epoch)
-        if current != epoch:
-            self._epochs.save(current)
+        self._epochs.save(current)
+        self._journal.start_epoch(epoch)
         self.epoch = current
         self._counter = 0
         self._ack_by = None

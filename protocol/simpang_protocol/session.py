@@ -153,6 +153,7 @@ class NodeSession:
         self._committed_losses = list(losses)
         self._pending = 0
         self._challenges: list[tuple[bytes, int]] = []
+        self._spent_challenge: bytes | None = None
         self._solicited_ms: int | None = None
         self._hello_credit = _HELLO_BURST
         self._hello_ms = 0
@@ -234,9 +235,13 @@ class NodeSession:
         if self._last_hello is not None and self._last_hello[0] == hello.challenge:
             out.reply = self._last_hello[1]
             return
-        if not self._may_greet(now_ms):
+        # An answer to a SOLICIT has its limit there; a challenge serves for one HELLO, and its repetitions.
+        live = hello.answered is not None and hello.answered != self._spent_challenge
+        if live:
+            self._spent_challenge = hello.answered
+        elif not self._may_greet(now_ms):
             raise FrameError("hello_rate")
-        if hello.reason == _hello.EPOCH_LOST and not hello.answers:
+        if hello.reason == _hello.EPOCH_LOST and not live:
             # What a node without memory may use is decided for a live node only, never for a recording.
             self._solicited_ms = None
             out.reply = self.solicit(now_ms)
@@ -253,7 +258,7 @@ class NodeSession:
         )
         self.downlink.greeted = True
         self._last_hello = (hello.challenge, answer)
-        if hello.answers:
+        if live:
             self._receiver_epoch = (
                 minimum if hello.reason == _hello.EPOCH_LOST else max(minimum, hello.proposed)
             )

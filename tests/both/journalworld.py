@@ -136,9 +136,8 @@ class JournalWorld:
     def raise_epoch(self, minimum):
         """Begin the next epoch: stored first, then used. A node that lost its epoch waits for `hello`."""
         epoch = max((self.nvs or 0) + 1, minimum, self.least)
-        self._save(epoch)
-        current = self.journal.start_epoch(epoch)
-        self._save(current)
+        self._save(self.journal.epoch_after(epoch))
+        self.journal.start_epoch(epoch)
 
     def hello(self):
         """The gateway names an epoch for a node that has lost its own."""

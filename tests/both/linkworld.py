@@ -61,9 +61,8 @@ class Node:
         epoch = None
         if self.nvs.value is not None:
             epoch = max(self.nvs.value + 1, self.nvs.least)
-            self.nvs.save(epoch)
+            self.nvs.save(self.journal.epoch_after(epoch))
             epoch = self.journal.start_epoch(epoch)
-            self.nvs.save(epoch)
         self.synced = False
         self.link = NodeLink(
             NODE,

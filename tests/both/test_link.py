@@ -261,3 +261,16 @@ def test_a_replay_after_a_gateway_restart_is_refused():
         world._carry(frame, 0, world.gateway.take)
     world.run(3000)
     assert world.gateway.rows == rows
+
+
+def test_a_node_that_starts_again_and_again_is_not_kept_out():
+    world = _world(13)
+    world.gateway.start()
+    world.node.boot()
+    for _boot in range(6):
+        world.run(120)
+        world.node.cut()
+        world.node.nvs.value = None
+        world.node.boot()
+    world.node.create(5)
+    assert world.run_until(lambda: 5 in world.values(), 8000)

@@ -21,7 +21,7 @@ def test_hello_up():
     for reason in (hello.BOOT, hello.SAME_BOOT, hello.EPOCH_LOST):
         data = hello.build_up(KEY, 5, 2, reason, 0x123456, CHALLENGE)
         got = hello.parse_up(KEY, frame.parse_header(data), data)
-        assert (got.reason, got.answers, got.proposed, got.challenge) == (reason, False, 0x123456, CHALLENGE)
+        assert (got.reason, got.answered, got.proposed, got.challenge) == (reason, None, 0x123456, CHALLENGE)
         assert len(data) == 9 + 20
 
 
@@ -31,7 +31,7 @@ def test_hello_up_that_answers_a_solicit():
     assert _cause(hello.parse_up, KEY, header, data) == "hello_mac"
     assert _cause(hello.parse_up, KEY, header, data, [b"another1"]) == "hello_mac"
     got = hello.parse_up(KEY, header, data, [b"another1", GATEWAY_CHALLENGE])
-    assert got.answers and got.reason == hello.EPOCH_LOST
+    assert got.answered == GATEWAY_CHALLENGE and got.reason == hello.EPOCH_LOST
 
 
 def test_hello_down_and_solicit():

@@ -131,7 +131,8 @@ def test_hello():
         header = frame.parse_header(data)
         if test["kind"] == "up":
             up = hello.parse_up(key, header, data, [unhex(live) for live in test["live"]])
-            assert (up.reason, up.answers, up.proposed) == (test["reason"], test["answers"], test["proposed"])
+            answers = up.answered is not None
+            assert (up.reason, answers, up.proposed) == (test["reason"], test["answers"], test["proposed"])
             assert up.challenge == unhex(test["challenge"])
         elif test["kind"] == "down":
             down = hello.parse_down(key, header, data)

@@ -4,6 +4,8 @@ Every command is imported only when it is called. A new one is a line of COMMAND
 command, which ends by SimpangError where something is wrong and has an example in its help.
 """
 
+import contextlib
+import os
 import sys
 
 import click
@@ -40,6 +42,7 @@ def run(arguments: list[str]) -> int:
     """Run the command line `arguments` (without the program's name) and return the exit status."""
     try:
         status = cli.main(arguments, prog_name="simpang", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
@@ -50,10 +53,17 @@ def run(arguments: list[str]) -> int:
     except SimpangError as error:
         return _refuse(error)
     except OSError as error:
+        _give_up_output()
         return _refuse(SimpangError("cli.io", error=error))
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+def _give_up_output() -> None:
+    """Let Python's last flush succeed: it would try once more and complain in its own words."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _refuse(error: SimpangError) -> int:

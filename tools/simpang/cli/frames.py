@@ -163,7 +163,7 @@ def _hello(header: wire.Header, frame: bytes, node: _Node) -> Json:
     _remember(node.epochs, up.proposed)
     return {
         "reason": _REASONS[up.reason],
-        "answers_solicit": up.answers,
+        "answers_solicit": up.answered is not None,
         "proposed_epoch": up.proposed,
         "challenge": up.challenge.hex(),
     }

@@ -20,6 +20,9 @@ from simpang_protocol.frame import LAST_COUNTER
 from simpang_protocol.nodelink import NodeLink
 from simpang_protocol.times import Time
 
+KEPT = 1000
+"""Frames that a node remembers in each direction."""
+
 Entry = tuple[int, int, bytes]
 
 
@@ -83,8 +86,12 @@ class MemoryJournal:
 
         self._entries = [entry for entry in self._entries if entry[0] != epoch or not has(entry[1])]
 
+    def epoch_after(self, epoch: int) -> int:
+        """Return what `start_epoch` will return: each boot's records without an epoch take one."""
+        return epoch + sum(1 for run in self._runs if run)
+
     def start_epoch(self, epoch: int) -> int:
-        """Begin an epoch; records without one get it and those after it. Return the one that is current."""
+        """Give records without an epoch theirs, from `epoch` on, and begin the next; return that."""
         for run in self._runs:
             if run:
                 self._entries += [(epoch, seq, data) for seq, data in enumerate(run)]
@@ -112,8 +119,8 @@ class MemoryEpochs:
 class SoftNode:
     """One node of one key file. The edge hands it time and bytes; `SoftLine` is such an edge.
 
-    `sent` and `received` hold the newest frames, `counters` of `link` what was accepted and refused. `drops`
-    is asked for each frame that the node sends, and may take it off the wire.
+    `sent` and `received` hold the newest frames, `counters` what its links accepted and refused. `drops` is
+    asked for each frame that the node sends, `misses` for each that comes; both may take it off the wire.
     """
 
     def __init__(
@@ -134,6 +141,7 @@ class SoftNode:
         self.received: list[bytes] = []
         self.time: Time | None = None
         self.drops: Callable[[bytes], bool] = lambda frame: False
+        self.misses: Callable[[bytes], bool] = lambda frame: False
         self._random_bytes = random_bytes
         self._trusts = synced
         self._link: NodeLink | None = None
@@ -160,9 +168,8 @@ class SoftNode:
         epoch = None
         if self.epochs.value is not None:
             epoch = max(self.epochs.value + 1, self.epochs.least)
-            self.epochs.save(epoch)
+            self.epochs.save(self.journal.epoch_after(epoch))
             epoch = self.journal.start_epoch(epoch)
-            self.epochs.save(epoch)
         self.time = None
         self._started_ms = self._now_ms = now_ms
         self._deframer = Deframer()
@@ -215,7 +222,7 @@ class SoftNode:
         if self._link is None:
             return None
         while (frame := self._link.poll(now_ms - self._started_ms)) is not None:
-            self.sent = [*self.sent[-999:], frame]
+            self.sent = [*self.sent[1 - KEPT :], frame]
             if not self.drops(frame):
                 return frame
         return None
@@ -228,7 +235,9 @@ class SoftNode:
         """Take bytes from the wire."""
         self._now_ms = now_ms
         for frame in self._deframer.feed(data):
-            self.received = [*self.received[-999:], frame]
+            if self.misses(frame):
+                continue
+            self.received = [*self.received[1 - KEPT :], frame]
             if self._link is not None:
                 self._link.receive(frame, now_ms - self._started_ms)
 

@@ -214,6 +214,21 @@ async def test_heap_has_room_with_all_sensors(
     assert in_service is not None and in_service > LEAST_FREE_HEAP // 2
 
 
+# ---- crashes
+
+
+async def test_last_crash_is_reported_once(make_bench) -> None:
+    trace = b"Traceback (most recent call last):\n" + b"  a long way\n" * 20 + b"ValueError: nonsense\n"
+    bench = make_bench(files={"/crash.txt": trace})
+    await bench.node.power_on()
+    gateway = bench.connect()
+    await gateway.wait_for(lambda: gateway.events(codes.CRASH))
+    tag, text = gateway.events(codes.CRASH)[0].items[0]
+    assert tag == record.TAG_TEXT and text.endswith(b"ValueError: nonsense")
+    await bench.node.cut_power()
+    assert "/crash.txt" not in bench.node.list_files()
+
+
 # ---- sensors
 
 

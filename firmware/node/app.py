@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 KEY_FILE = "/key.json"
 CONFIG_FILE = "/config.json"
+CRASH_FILE = "/crash.txt"
 JOURNAL_FOLDER = "/journal"
 _WELL_MS = 60000
 _SAY_EVERY_MS = 1000
@@ -139,6 +140,7 @@ class App:
         self._stats: tuple[int, ...] = ()
         self._said_ms = -_SAY_EVERY_MS
         self.recorder.write_event(codes.BOOT, machine.reset_cause(), 0, [])
+        self._report_crash()
         if config_problem is not None:
             self.recorder.write_event(codes.CONFIG, 0, 0, [record.text_item(config_problem)])
 
@@ -199,6 +201,18 @@ class App:
         uart = machine.UART(bus.id, bus.baud, tx=bus.tx, rx=bus.rx, rxbuf=_LINK_RXBUF)
         self.poller.register(uart, select.POLLIN)
         return uart
+
+    def _report_crash(self) -> None:
+        """Send, once, the end of what main.py kept of an exception that ended an earlier start."""
+        data = _read(CRASH_FILE)
+        if data is None:
+            return
+        text = "".join([chr(byte) for byte in data.strip()[-record.MAX_TEXT :] if byte < 0x80])
+        self.recorder.write_event(codes.CRASH, 0, machine.reset_cause(), [record.text_item(text)])
+        try:
+            os.remove(CRASH_FILE)
+        except OSError as error:
+            self._flash_refused(error)
 
     # ---- called by the parts
 

@@ -30,7 +30,7 @@ class Alarm:
 
 
 Listener = Callable[[str], None]
-"""Told the code whose alarms have changed; `Alarms.document` then says what they are."""
+"""Told the code whose alarms have changed; `Alarms.active` then says what they are."""
 
 
 class Alarms:
@@ -95,17 +95,6 @@ class Alarms:
     def status(self, lang: str = "en") -> list[dict[str, object]]:
         """Return every active alarm as `Alarm.to_dict`, oldest first."""
         return [alarm.to_dict(lang) for alarm in self.active()]
-
-    def document(self, code: str, lang: str = "en") -> dict[str, object] | None:
-        """Return what is published for one code, or None where none of its alarms is active.
-
-        `cause`, `next` and `since` are those of the oldest; `alarms` lists all.
-        """
-        alarms = [alarm.to_dict(lang) for alarm in self.active(code)]
-        if not alarms:
-            return None
-        oldest = {name: value for name, value in alarms[0].items() if name != "key"}
-        return {"v": 1, **oldest, "alarms": alarms}
 
     def _tell(self, code: str) -> None:
         for listener in self._listeners:

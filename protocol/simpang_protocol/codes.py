@@ -22,7 +22,7 @@ SLOT = 9
 EVENTS = {
     BOOT: ("boot", INFO, "reset cause", "boots without success"),
     DROP: ("drop", WARNING, "epoch", "records"),
-    CRASH: ("crash", ERROR, "uptime s", "reset cause"),
+    CRASH: ("crash", ERROR, "0", "reset cause"),
     CONFIG: ("config", ERROR, "0", "0"),
     SENSOR: ("sensor", WARNING, "sensor number", "state"),
     EPOCH: ("epoch", INFO, "new epoch", "reason"),

@@ -73,25 +73,6 @@ def test_listener_hears_every_change_and_only_changes(alarms: Alarms) -> None:
     assert heard == ["port.lost", "port.lost", "clock.unsynced", "port.lost"]
 
 
-def test_document_of_a_code_speaks_for_all_its_alarms(alarms: Alarms, clock: VirtualClock) -> None:
-    assert alarms.document("port.missing") is None
-    alarms.raise_("port.missing", "a", port="a", url="/dev/a")
-    clock.advance(5000)
-    alarms.raise_("port.missing", "b", port="b", url="/dev/b")
-    document = alarms.document("port.missing", "en")
-    assert document is not None
-    assert (document["v"], document["code"], document["since"]) == (1, "port.missing", 1_800_000_000)
-    assert document["cause"] == "port a: /dev/a is not there"
-    assert [alarm["key"] for alarm in document["alarms"]] == ["a", "b"]  # type: ignore[attr-defined]
-    alarms.clear("port.missing", "a")
-    document = alarms.document("port.missing")
-    assert document is not None
-    assert document["since"] == 1_800_000_005
-    assert alarms.codes() == {"port.missing"}
-    alarms.clear("port.missing", "b")
-    assert alarms.document("port.missing") is None
-
-
 def test_since_is_resolved_once_the_clock_is_right(events: EventStream) -> None:
     clock = VirtualClock(0, synced=False)
     alarms = Alarms(clock, events)

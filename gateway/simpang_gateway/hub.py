@@ -263,10 +263,10 @@ class Hub:
         first_id: int,
     ) -> None:
         with self._outside.guard:
-            if error is not None:
+            if error is None:
+                self._tell(session.node, changes, first_id)
+            else:
                 self.counters["not_committed"] += len(changes.records)
-            elif changes.records:
-                self._outside.on_rows(first_id + len(changes.records) - 1)
             if attempt != peer.attempt:
                 return
             if error is not None:
@@ -275,14 +275,19 @@ class Hub:
             peer.birth = None
             session.committed(changes)
             peer.records += len(changes.records)
-            for state in changes.windows.values():
-                if state.up_offset_ms is not None:
-                    self._outside.on_uptime(session.node, state.epoch, state.up_offset_ms)
             if changes.then_send is not None:
                 line.send(changes.then_send)
             if peer.stalled:
                 self._end_stall(peer, session)
             self._answer_when_due(peer, session)
+
+    def _tell(self, node: int, changes: Changes, first_id: int) -> None:
+        # The time first: the records of the same frame may need it on their way up.
+        for state in changes.windows.values():
+            if state.up_offset_ms is not None:
+                self._outside.on_uptime(node, state.epoch, state.up_offset_ms)
+        if changes.records:
+            self._outside.on_rows(first_id + len(changes.records) - 1)
 
     def _end_stall(self, peer: Peer, session: NodeSession) -> None:
         if session.idle:

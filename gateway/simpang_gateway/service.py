@@ -378,6 +378,7 @@ class Gateway:
         if not isinstance(place, str):
             raise SimpangError("control.request", error="place is missing", example='"place": "…"')
         node, key = await self._loop.run_in_executor(None, self._keys.add_node, place)
+        self._registry_written(None)
         self._events.emit("node.added", node=node, place=place)
         return {"node": node, "key": key}
 

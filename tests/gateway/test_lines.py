@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import json
 import os
 import socket
 import termios
@@ -18,7 +17,7 @@ import pytest
 import serial
 from serial import rfc2217
 
-from simpang_gateway import capture as captures
+from simpang.rig.capture import read_capture
 from simpang_gateway import lines, ports
 from simpang_gateway.alarms import Alarms
 from simpang_gateway.capture import Capture
@@ -397,13 +396,6 @@ def test_failure_to_open_is_classified(error: Exception, code: str) -> None:
     assert ports.classify(error) == code
 
 
-# ---- the capture
-
-
-def _pieces(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 async def test_capture_holds_every_byte_of_both_directions(bench: Bench) -> None:
     capture = Capture(bench.folder / "capture.jsonl", bench.events)
     pty = bench.pty()
@@ -414,94 +406,8 @@ async def test_capture_holds_every_byte_of_both_directions(bench: Bench) -> None
     line.send(FRAME)
     await pty.read(len(FRAME))
     capture.close()
-    pieces = _pieces(bench.folder / "capture.jsonl")
-    assert {piece["port"] for piece in pieces} == {"line1"}
-    up = b"".join(bytes.fromhex(piece["hex"]) for piece in pieces if piece["dir"] == "up")
-    down = b"".join(bytes.fromhex(piece["hex"]) for piece in pieces if piece["dir"] == "down")
+    pieces = list(read_capture(bench.folder / "capture.jsonl"))
+    assert {piece.port for piece in pieces} == {"line1"}
+    up = b"".join(piece.data for piece in pieces if piece.direction == "up")
+    down = b"".join(piece.data for piece in pieces if piece.direction == "down")
     assert (up, down) == (b"noise" + wrap(FRAME), b"\0" + wrap(FRAME))
-
-
-def test_capture_is_bounded_by_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captures, "FILE_LIMIT", 3000)
-    events = EventStream(SystemClock("always"), tmp_path / "events")
-    path = tmp_path / "capture"
-    for number in range(200):
-        capture = Capture(path, events)
-        capture.write("line1", "up", bytes((number,)) * 20)
-        capture.close()
-    events.close()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["capture", "capture.1"]
-    assert all(p.stat().st_size < 3200 for p in tmp_path.iterdir())
-    pieces = _pieces(tmp_path / "capture.1") + _pieces(path)
-    assert [piece["hex"][:2] for piece in pieces] == [f"{n:02x}" for n in range(200 - len(pieces), 200)]
-
-
-class Told:
-    """An event stream that remembers, and lets a test wait for a thread."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, object]]] = []
-        self.came = threading.Event()
-
-    def emit(self, code: str, **arguments: object) -> None:
-        self.events.append((code, arguments))
-        self.came.set()
-
-
-def test_capture_that_cannot_be_written_is_declared_and_goes_on_later(tmp_path: Path) -> None:
-    told = Told()
-    path = tmp_path / "folder" / "capture"
-    capture = Capture(path, told)  # type: ignore[arg-type]
-    capture.write("line1", "up", b"lost")
-    assert told.came.wait(DEADLINE_S)
-    path.parent.mkdir()
-    capture.write("line1", "up", b"kept")
-    capture.close(DEADLINE_S)
-    assert capture.failure is None
-    assert [bytes.fromhex(piece["hex"]) for piece in _pieces(path)] == [b"kept"]
-    assert [code for code, _ in told.events] == ["capture.failed", "capture.dropped"]
-    assert told.events[1][1] == {"path": path, "count": 1}
-
-
-def test_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = Told()
-    path = tmp_path / "capture"
-    real = os.write
-    budget = [100]
-
-    def write(descriptor: int, data: bytes) -> int:
-        if not budget[0]:
-            raise OSError(errno.ENOSPC, "full")
-        written = real(descriptor, data[: budget[0]])
-        budget[0] -= written
-        return written
-
-    monkeypatch.setattr(captures.os, "write", write)
-    capture = Capture(path, told)  # type: ignore[arg-type]
-    capture.write("line1", "up", bytes(200))
-    assert told.came.wait(DEADLINE_S)
-    budget[0] = 10_000
-    capture.write("line1", "up", b"kept")
-    capture.close(DEADLINE_S)
-    assert [bytes.fromhex(piece["hex"]) for piece in _pieces(path)] == [b"kept"]
-
-
-def test_slow_disk_never_holds_up_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captures, "QUEUE_LIMIT", 10)
-    told = Told()
-    slow = threading.Event()
-    real = Capture._write
-
-    def write(self: Capture, data: bytes) -> bool:
-        slow.wait(DEADLINE_S)
-        return real(self, data)
-
-    monkeypatch.setattr(Capture, "_write", write)
-    capture = Capture(tmp_path / "capture", told)  # type: ignore[arg-type]
-    for _ in range(100):
-        capture.write("line1", "up", b"x")
-    slow.set()
-    capture.close(DEADLINE_S)
-    written = len(_pieces(tmp_path / "capture"))
-    assert written + sum(arguments["count"] for _, arguments in told.events) == 100
-    assert written < 40

@@ -1,0 +1,229 @@
+"""A node, a hub, a disk and a line in virtual time: what the tests of the hub share."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from simpang.rig.softnode import SoftNode
+from simpang_gateway.clock import VirtualClock
+from simpang_gateway.errors import SimpangError
+from simpang_gateway.hub import SILENCE_MS, Hub, Outside
+from simpang_gateway.keystore import Node, Revocation
+from simpang_gateway.peers import Stored
+from simpang_gateway.store import Batch, LossRange, LossRemoval, StoreBusy, StoreIo, WindowState
+from simpang_protocol import record
+from simpang_protocol.cobs import wrap
+from simpang_protocol.frame import parse_header
+from tests.gateway.store.kit import ManualLoop
+
+PATH = "store.db"
+
+
+def key_file(number: int) -> dict[str, Any]:
+    secret = {"up": 16, "down": 16, "up4": 16, "hello": 32}
+    keys = {name: (bytes((number,)) * size).hex() for name, size in secret.items()}
+    return {"v": 1, "site": "s", "node": number, "generation": 1, "epoch_start": 1, **keys}
+
+
+class Keys:
+    """A registry in memory that outlives gateways; `broken` refuses to be written."""
+
+    def __init__(self, numbers: tuple[int, ...] = (1,)) -> None:
+        self.entries = {number: Node(f"place {number}", 1, None, 0, "") for number in numbers}
+        self.bans: dict[int, Revocation] = {}
+        self.broken = False
+
+    def nodes(self) -> dict[int, Node]:
+        return dict(self.entries)
+
+    def revoked(self) -> dict[int, Revocation]:
+        return self.bans
+
+    def is_revoked(self, number: int) -> bool:
+        return number in self.bans
+
+    def node_keys(self, number: int) -> dict[str, bytes]:
+        return {
+            name: bytes.fromhex(value)
+            for name, value in key_file(number).items()
+            if name in ("up", "down", "hello")
+        }
+
+    def ceiling(self, number: int) -> int:
+        return self.entries[number].ceiling
+
+    def raise_ceiling(self, number: int, epoch: int) -> bool:
+        known = self.entries[number]
+        if epoch <= known.ceiling:
+            return False
+        if self.broken:
+            raise SimpangError("registry.unwritable", path="registry.json", error="full")
+        self.entries[number] = Node(known.place, 1, None, -(-epoch // 1024) * 1024, "")
+        return True
+
+
+class Disk:
+    """A store in memory: what `commit` has written, and what waits for it."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int, int, bytes]] = []
+        self.windows: dict[tuple[int, int], WindowState] = {}
+        self.losses: list[LossRange] = []
+        self.births: dict[int, int] = {}
+        self.waiting: list[tuple[Batch, Callable[..., None]]] = []
+        self.urgent = False
+        self.full = 0
+
+    def submit(self, batch: Batch, done: Callable[..., None], *, urgent: bool) -> None:
+        if self.full:
+            self.full -= 1
+            raise StoreBusy(PATH, 1, 1)
+        self.waiting.append((batch, done))
+        self.urgent = self.urgent or urgent
+
+    def commit(self) -> None:
+        """Write what waits and say so."""
+        parts, self.waiting = self.waiting, []
+        for batch, _ in parts:
+            self.write(batch)
+        for at, (_, done) in enumerate(parts):
+            done(None, len(self.rows) - sum(len(later.records) for later, _ in parts[at:]) + 1)
+
+    def fail(self, written: int = 0) -> None:
+        """Say that nothing was written, though the first `written` parts were."""
+        parts, self.waiting = self.waiting, []
+        for batch, _ in parts[:written]:
+            self.write(batch)
+        for _, done in parts:
+            done(StoreIo(PATH, "the disk failed"), 0)
+
+    def write(self, batch: Batch) -> None:
+        for entry in batch.records:
+            self.rows.append((entry.node, entry.epoch, entry.seq, entry.body))
+        for window in batch.windows:
+            self.windows[window.node, window.epoch] = window
+        self.losses += batch.losses
+        for gone in batch.removals:
+            self.losses = [piece for loss in self.losses for piece in _without(loss, gone)]
+        for birth in batch.births:
+            self.births.setdefault(birth.node, birth.ceiling)
+
+    def stored(self) -> Stored:
+        windows = [self.windows[key] for key in sorted(self.windows)]
+        return Stored(windows, list(self.losses), dict(self.births))
+
+    def values(self) -> dict[int, list[tuple[int, int, int]]]:
+        """The values of the nodes' records and where they are."""
+        found: dict[int, list[tuple[int, int, int]]] = {}
+        for node, epoch, seq, body in self.rows:
+            found.setdefault(record.parse(body).rows[0][0] or 0, []).append((node, epoch, seq))
+        return found
+
+
+def _without(loss: LossRange, gone: LossRemoval) -> list[LossRange]:
+    if (loss.node, loss.epoch) != (gone.node, gone.epoch):
+        return [loss]
+    pieces = [(loss.first, min(loss.last, gone.seq - 1)), (max(loss.first, gone.seq + 1), loss.last)]
+    return [LossRange(loss.node, loss.epoch, *piece, loss.cause) for piece in pieces if piece[0] <= piece[1]]
+
+
+class FakeLine:
+    """A line that keeps what it is given."""
+
+    def __init__(self, name: str = "line1") -> None:
+        self.name = name
+        self.out: list[bytes] = []
+
+    def send(self, frame: bytes) -> None:
+        self.out.append(frame)
+
+    def take(self) -> list[bytes]:
+        taken, self.out = self.out, []
+        return taken
+
+
+class World:
+    """A soft node, a hub, a disk and a line, in virtual time."""
+
+    def __init__(self, loop: ManualLoop, *, epoch_every_ms: int = 0, synced: bool = True) -> None:
+        self.loop = loop
+        self.clock = VirtualClock(synced=synced)
+        self.keys = Keys()
+        self.disk = Disk()
+        self.line = FakeLine()
+        self.node = SoftNode(key_file(1))
+        self.refused: list[tuple[str, str, int]] = []
+        self.registry: list[str | None] = []
+        self.rows_told: list[int] = []
+        self.uptimes: list[tuple[int, int, int]] = []
+        self.epoch_every_ms = epoch_every_ms
+        self.start()
+
+    def start(self) -> None:
+        """A gateway process begins."""
+        self.disk.waiting = []
+        self.line.take()
+        outside = Outside(
+            submit=self.disk.submit,
+            on_rows=self.rows_told.append,
+            on_uptime=lambda *told: self.uptimes.append(told),
+            on_refused=lambda *told: self.refused.append(told),
+            on_registry=lambda error: self.registry.append(error and error.code),
+        )
+        self.hub = Hub(self.keys, self.clock, outside, self.epoch_every_ms)  # type: ignore[arg-type]
+        self.hub.resume(self.disk.stored())
+        self.hub.line_opened(self.line)
+
+    def now_ms(self) -> int:
+        return self.clock.monotonic_ms()
+
+    async def passes(self, ms: int) -> None:
+        self.clock.advance(ms)
+        await self.loop.turn(ms / 1000)
+
+    def up(self) -> None:
+        """Everything that the node has to say reaches the hub."""
+        while (frame := self.node.poll(self.now_ms())) is not None:
+            self.hub.frame(self.line, frame)
+
+    def down(self) -> list[bytes]:
+        """Everything that the hub has said reaches the node."""
+        taken = self.line.take()
+        for frame in taken:
+            self.node.take(wrap(frame), self.now_ms())
+        return taken
+
+    async def greet(self) -> None:
+        """The node boots and gets its epoch; all is acknowledged after that."""
+        self.node.boot(self.now_ms())
+        await self.settle()
+
+    async def settle(self, limit_ms: int = 120_000) -> None:
+        """Let a perfect line and disk work until the node has nothing left to deliver."""
+        end_ms = self.now_ms() + limit_ms
+        quiet = 0
+        while quiet < 3:
+            assert self.now_ms() < end_ms, f"held {self.node.journal.identities()}, {self.node.counters}"
+            self.up()
+            self.disk.commit()
+            sent = self.down()
+            quiet = 0 if sent or self.node.journal.held or not self.node.link.greeted else quiet + 1
+            await self.passes(SILENCE_MS if sent else min(200, max(1, self.node.wait_ms(self.now_ms()))))
+
+    def kinds(self) -> list[int]:
+        """Types of the frames that wait on the line."""
+        return [parse_header(frame).kind for frame in self.line.out]
+
+
+def run_world(test: Callable[[World], Coroutine[Any, Any, None]], **options: Any) -> None:
+    """Run a test in a world of its own, whose time moves only when the test moves it."""
+    with asyncio.Runner(loop_factory=ManualLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, ManualLoop)
+
+        async def whole() -> None:
+            world = World(loop, **options)
+            await test(world)
+            world.hub.close()
+
+        runner.run(whole())

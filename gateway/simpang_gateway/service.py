@@ -91,6 +91,8 @@ class Gateway:
         self._lines: list[SerialLine] = []
         self._uplinks: list[Uplink] = []
         self._resuming: asyncio.Task[None] | None = None
+        # The sessions may know other things than the file holds.
+        self._stale = True
         self._lookout = Lookout(
             clock,
             self._alarms,
@@ -250,32 +252,32 @@ class Gateway:
             self._events.put(code, arguments)
 
     def _store_works(self, store: Store, *, reload: bool) -> None:
+        # A reload that was cut short by the next failure is still due.
+        self._stale = self._stale or reload
         if self._resuming is not None:
             self._resuming.cancel()
-        self._resuming = self._start(self._resume(store, reload))
+        self._resuming = self._start(self._resume(store))
 
-    async def _resume(self, store: Store, reload: bool) -> None:
+    async def _resume(self, store: Store) -> None:
         """Let the hub store again; where the file was opened anew, with what is in it now."""
         assert self._committer is not None
         stored = None
-        while reload:
+        while self._stale and not self._stop.is_set():
             try:
                 await self._committer.drain()
                 stored = await self._load(store)
-                break
+                self._stale = False
             except StoreError as error:
-                self._store_fails_to_load(error)
+                if self._alarms.raise_(error.code, "", **error.arguments):
+                    self._events.put(error.code, error.arguments)
                 await self._pause()
-        self._clear_store_alarms()
-        self._hub.resume(stored)
+        if not self._stop.is_set():
+            self._clear_store_alarms()
+            self._hub.resume(stored)
 
     async def _stop_resuming(self) -> None:
         if self._resuming is not None:
             await _end_all([self._resuming])
-
-    def _store_fails_to_load(self, error: StoreError) -> None:
-        if self._alarms.raise_(error.code, "", **error.arguments):
-            self._events.put(error.code, error.arguments)
 
     async def _load(self, store: Store) -> Stored:
         self._uptimes.load(store.boot, await store.load_uptime_offsets(), await store.load_boots())

@@ -157,6 +157,36 @@ async def test_windows_that_cannot_be_read_are_read_again(
     assert len(bench.told("store.damaged")) == 1
 
 
+async def test_reload_that_was_cut_short_by_the_next_failure_is_made_up_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await well(bench)
+    gateway, store = bench.gateway, bench.store()
+    assert gateway is not None
+    real = Store.load_windows
+    loads: list[str] = []
+    reading = asyncio.Event()
+
+    async def load(self: Store, per_node: int = 10) -> Any:
+        loads.append("begun")
+        reading.set()
+        await asyncio.sleep(0)
+        windows = await real(self)
+        loads.append("done")
+        return windows
+
+    monkeypatch.setattr(Store, "load_windows", load)
+    told = {"path": store.path, "seconds": 1, "uuid": store.uuid}
+    gateway._store_event("store.recovered", {**told, "reopened": True})
+    await asyncio.wait_for(reading.wait(), DEADLINE_S)
+    gateway._store_event("store.full", {"path": store.path, "error": "full"})
+    gateway._store_event("store.recovered", {**told, "reopened": False})
+    bench.line.create(3)
+    await bench.line.wait_until_empty()
+    assert loads == ["begun", "begun", "done"]
+    await bench.until(lambda status: not codes(status))
+
+
 async def test_damaged_store_is_replaced_while_running_and_nodes_go_on(bench: Bench) -> None:
     await well(bench)
     before = bench.store().uuid

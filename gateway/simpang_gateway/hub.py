@@ -80,7 +80,8 @@ class Hub:
         """Take frames from now on; with `stored`, sessions begin anew from what the store says.
 
         They must wherever the file may hold other things than what was told: at the start, and after it was
-        opened anew, because a write that was reported as failed may be there all the same.
+        opened anew, because a write that was reported as failed may be there all the same. Nothing may be on
+        its way to the store then.
         """
         if stored is not None:
             for node in sorted((stored.nodes() | self._peers.keys()) & self._keys.nodes().keys()):
@@ -118,7 +119,6 @@ class Hub:
         if windows and not peer.line_name:
             peer.line_name = windows[-1].port
         peer.stop_silence()
-        peer.attempt += 1
         peer.stalled = False
         peer.session = NodeSession(
             node,
@@ -222,7 +222,7 @@ class Hub:
     def _commit(self, peer: Peer, session: NodeSession, line: Line, changes: Changes, now: Moment) -> None:
         if not self._storing:
             # A HELLO whose answer must be on record first: the node asks again.
-            self._roll_back(peer, session)
+            self._stall(peer, session)
             return
         node = session.node
         batch = Batch(
@@ -240,15 +240,12 @@ class Hub:
         )
         # Events are for people who wait; so does a node without an epoch, silent until it is given one.
         urgent = changes.then_send is not None or any(r.schema == EVENT.number for r in changes.records)
-        done = partial(self._committed, peer, session, peer.attempt, line, changes)
+        done = partial(self._committed, peer, session, line, changes)
         try:
             self._outside.submit(batch, done, urgent=urgent)
         except StoreBusy:
             self.counters["store_busy"] += 1
-            # Parts before this one may still be written: until that is known there is nothing to go back to.
-            # The node keeps its records and sends them again.
-            peer.stalled = True
-            self._end_stall(peer, session)
+            self._stall(peer, session)
             return
         session.submitted()
 
@@ -256,29 +253,24 @@ class Hub:
         self,
         peer: Peer,
         session: NodeSession,
-        attempt: int,
         line: Line,
         changes: Changes,
         error: StoreError | None,
         first_id: int,
     ) -> None:
         with self._outside.guard:
-            if error is None:
-                self._tell(session.node, changes, first_id)
-            else:
-                self.counters["not_committed"] += len(changes.records)
-            if attempt != peer.attempt:
-                return
             if error is not None:
+                self.counters["not_committed"] += len(changes.records)
                 self._roll_back(peer, session)
                 return
+            self._tell(session.node, changes, first_id)
             peer.birth = None
             session.committed(changes)
             peer.records += len(changes.records)
             if changes.then_send is not None:
                 line.send(changes.then_send)
-            if peer.stalled:
-                self._end_stall(peer, session)
+            if peer.stalled and session.idle:
+                self._roll_back(peer, session)
             self._answer_when_due(peer, session)
 
     def _tell(self, node: int, changes: Changes, first_id: int) -> None:
@@ -289,12 +281,15 @@ class Hub:
         if changes.records:
             self._outside.on_rows(first_id + len(changes.records) - 1)
 
-    def _end_stall(self, peer: Peer, session: NodeSession) -> None:
+    def _stall(self, peer: Peer, session: NodeSession) -> None:
+        """Take back changes that were not submitted. The node keeps its records and sends them again."""
         if session.idle:
             self._roll_back(peer, session)
+        else:
+            # Parts before them may still be written: until that is known there is nothing to go back to.
+            peer.stalled = True
 
     def _roll_back(self, peer: Peer, session: NodeSession) -> None:
-        peer.attempt += 1
         peer.stalled = False
         peer.stop_silence()
         session.roll_back()

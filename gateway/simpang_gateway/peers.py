@@ -73,9 +73,7 @@ class Peer:
         self.line_name = ""
         self.line: Line | None = None
         self.birth: NodeBirth | None = None
-        # Rises with every roll back, so that an outcome of before says nothing about what came after.
-        self.attempt = 0
-        # Changes found no room; frames are refused until it is known what became of those before them.
+        # Changes were not taken; frames are refused until it is known what became of those before them.
         self.stalled = False
         self.silence: asyncio.TimerHandle | None = None
         self.heard: Moment | None = None

@@ -8,8 +8,8 @@ import pytest
 from simpang.rig.softnode import SoftNode
 from simpang_gateway.hub import SILENCE_MS, Hub, Outside
 from simpang_gateway.keystore import Node, Revocation
+from simpang_protocol import burst, record, schema
 from simpang_protocol import frame as frames
-from simpang_protocol import record, schema
 from simpang_protocol.ccm import Ccm
 from simpang_protocol.frame import parse_header
 from tests.gateway.hubworld import FakeLine, World, run_world
@@ -165,6 +165,13 @@ def test_node_without_epoch_waits_until_its_epoch_is_on_record() -> None:
         assert world.line.out == []
         assert world.disk.waiting == []
         world.hub.resume()
+        await world.passes(1300)
+        for _ in range(2):
+            world.up()
+            world.down()
+        assert world.kinds() == []
+        world.disk.commit()
+        assert world.kinds() == [frames.HELLO]
         await world.settle()
         assert world.node.link.epoch in {epoch for _, epoch in world.disk.windows}
 
@@ -204,6 +211,39 @@ def test_unknown_schema_is_stored_and_acknowledged() -> None:
     run_world(test)
 
 
+def test_late_record_leaves_the_ledger_and_is_stored_once() -> None:
+    async def test(world: World) -> None:
+        await world.greet()
+        epoch = world.node.link.epoch or 0
+        floor = burst.build_burst_head(None, [(epoch, 5)])
+        world.hub.frame(world.line, _sealed(world.node, floor, 900, kind=frames.EMPTY))
+        world.disk.commit()
+        assert [(loss.first, loss.last) for loss in world.disk.losses] == [(0, 4)]
+        late = record.build(schema.HEALTH, 2, record.UPTIME, 0, 0, [(7, *[None] * 9)])
+        for counter in (901, 902):
+            world.hub.frame(world.line, _sealed(world.node, late, counter))
+            world.disk.commit()
+        assert [(loss.first, loss.last) for loss in world.disk.losses] == [(0, 1), (3, 4)]
+        assert world.disk.values() == {7: [(1, epoch, 2)]}
+        assert world.hub.counters["duplicate"] == 1
+
+    run_world(test)
+
+
+def test_ceiling_at_the_birth_of_a_store_is_kept_with_the_first_commit() -> None:
+    async def test(world: World) -> None:
+        world.keys.entries[1] = Node("place", 1, None, 3072, "")
+        await world.greet()
+        assert world.disk.births == {1: 3072}
+        assert world.keys.ceiling(1) > 3072
+        world.start()
+        world.node.create(1)
+        await world.settle()
+        assert world.disk.births == {1: 3072}
+
+    run_world(test)
+
+
 def test_rows_and_uptimes_are_told_after_the_commit() -> None:
     async def test(world: World) -> None:
         await world.greet()
@@ -230,7 +270,8 @@ def _sealed(node: SoftNode, plain: bytes, counter: int, **header: Any) -> bytes:
     assert epoch is not None
     number = header.pop("number", node.number)
     mic = header.get("mic", 8)
-    raw = frames.build_header(frames.UP, frames.DATA, number, epoch, counter, node.generation, **header)
+    kind = header.pop("kind", frames.DATA)
+    raw = frames.build_header(frames.UP, kind, number, epoch, counter, node.generation, **header)
     return frames.seal(Ccm(node.keys["up"], mic), raw, plain)
 
 

@@ -281,7 +281,7 @@ async def test_mistake_after_a_commit_ends_it_too(bench: Bench, monkeypatch: pyt
     def fail(*_: object) -> None:
         raise KeyError("never expected")
 
-    monkeypatch.setattr(bench.gateway._hub, "_answer_when_due", fail)
+    monkeypatch.setattr(bench.gateway._hub, "_tell", fail)
     bench.line.create()
     with pytest.raises(KeyError):
         await asyncio.wait_for(bench.running, DEADLINE_S)

@@ -326,8 +326,10 @@ class NodeLink:
         if self.epoch is None or answer.minimum > self.epoch:
             self.raise_epoch(answer.minimum)
         self._challenge = b""
-        self._run = answer.run
-        self._down_counter = -1
+        if answer.run != self._run:
+            # Within a run no downlink is taken twice, however often the node is greeted in it.
+            self._run = answer.run
+            self._down_counter = -1
         self._hello_at = None
         self.greeted = True
         self._heard_ms = now_ms

@@ -160,6 +160,7 @@ class NodeSession:
         self._last_hello: tuple[bytes, bytes] | None = None
         self._lost_answer: tuple[int, int] | None = None
         self._adopted_ms: int | None = None
+        self._adopted_epoch = 0
         self._receiver_epoch = 0
         # `ack_requested`: the burst ended or fell silent. `unanswered`: frames came since the last answer.
         self.ack_requested = False
@@ -179,6 +180,9 @@ class NodeSession:
         self.epoch = max(heard) if heard else 0
         self._replay = ReplayWindow(self._windows[self.epoch].counter if heard else -1)
         self._pending = 0
+        if self.epoch != self._adopted_epoch:
+            # The adoption is undone, so the node may have that epoch at once when it sends it again.
+            self._adopted_ms = None
         self.ack_requested = False
         self.unanswered = False
         self._touched = set()
@@ -192,10 +196,11 @@ class NodeSession:
         self._pending -= 1
         for epoch, state in changes.windows.items():
             self._committed[epoch] = state
-        for epoch, seq in changes.regained:
-            _remove(self._committed_losses, epoch, seq)
+        # As the store does it: what one part of a frame gives up and another brings is not lost.
         for epoch, first, last, _cause in changes.lost:
             self._committed_losses.append((epoch, first, last))
+        for epoch, seq in changes.regained:
+            _remove(self._committed_losses, epoch, seq)
 
     @property
     def idle(self) -> bool:
@@ -256,20 +261,21 @@ class NodeSession:
         answer = _hello.build_down(
             self._hello_key, self.node, self._generation, hello.challenge, minimum, self.downlink.run, time
         )
-        self.downlink.greeted = True
-        self._last_hello = (hello.challenge, answer)
-        if live:
-            self._receiver_epoch = (
-                minimum if hello.reason == _hello.EPOCH_LOST else max(minimum, hello.proposed)
-            )
         if hello.reason == _hello.EPOCH_LOST and minimum not in self._committed:
+            # Not yet remembered as the answer: a repetition would bring it out before it is on record.
             self._reserve(minimum)
             self.highest_known = max(self.highest_known, minimum)
             state = self._windows.setdefault(minimum, WindowState(minimum))
             out.changes.windows[minimum] = state.copy()
             out.changes.then_send = answer
         else:
+            self._last_hello = (hello.challenge, answer)
             out.reply = answer
+        self.downlink.greeted = True
+        if live:
+            self._receiver_epoch = (
+                minimum if hello.reason == _hello.EPOCH_LOST else max(minimum, hello.proposed)
+            )
 
     def _epoch_for_lost(self, boot_tag: int) -> int:
         # Every attempt of one boot gets the same answer: that boot has sent nothing sealed yet.
@@ -319,6 +325,7 @@ class NodeSession:
             raise FrameError("epoch_rate")
         self._reserve(epoch)
         self._adopted_ms = now_ms
+        self._adopted_epoch = epoch
         self.epoch = epoch
         self.highest_known = max(self.highest_known, epoch)
         self._replay = ReplayWindow()
@@ -401,7 +408,7 @@ class NodeSession:
             for tag, value in record.items:
                 if tag == _record.TAG_LOST_RANGE:
                     epoch, _first, last, cause = _record.parse_lost_range(value)
-                    if 0 < epoch <= frame_epoch:
+                    if 0 < epoch <= frame_epoch and last <= _frame.LAST_COUNTER:
                         name = _codes.DROP_CAUSES.get(cause, "drop-%d" % cause)
                         self._give_up(epoch, last + 1, name, out.changes)
         except ProtocolError:
@@ -409,9 +416,10 @@ class NodeSession:
 
     def _give_up(self, epoch: int, floor: int, cause: str, changes: Changes) -> None:
         known = epoch in self._windows
-        if not known and epoch <= self._born:
-            cause = LOSS_BEFORE_STORE
         state = self._window(epoch)
+        if state.base == 0 and epoch <= self._born:
+            # Nothing from its first record on was ever settled here, though later ones may have come already.
+            cause = LOSS_BEFORE_STORE
         window = ReceiveWindow(state.base, state.bits)
         lost = window.raise_floor(floor)
         if not lost and known:

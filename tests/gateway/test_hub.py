@@ -11,8 +11,9 @@ from simpang_gateway.keystore import Node, Revocation
 from simpang_protocol import burst, record, schema
 from simpang_protocol import frame as frames
 from simpang_protocol.ccm import Ccm
+from simpang_protocol.cobs import wrap
 from simpang_protocol.frame import parse_header
-from tests.gateway.hubworld import FakeLine, World, run_world
+from tests.gateway.hubworld import Disk, FakeLine, World, run_world
 
 # ---- what is acknowledged
 
@@ -174,6 +175,78 @@ def test_node_without_epoch_waits_until_its_epoch_is_on_record() -> None:
         assert world.kinds() == [frames.HELLO]
         await world.settle()
         assert world.node.link.epoch in {epoch for _, epoch in world.disk.windows}
+
+    run_world(test)
+
+
+def test_repeated_hello_brings_out_no_answer_that_is_not_on_record() -> None:
+    async def test(world: World) -> None:
+        world.node.boot(0)
+        world.up()
+        world.down()
+        world.up()
+        assert world.line.out == []
+        world.disk.fail()
+        world.hub.frame(world.line, world.node.sent[-1])
+        assert frames.HELLO not in world.kinds()
+        await world.settle()
+
+    run_world(test)
+
+
+def test_epoch_whose_commit_failed_is_granted_at_once() -> None:
+    async def test(world: World) -> None:
+        await world.greet()
+        await world.passes(20_000)
+        world.node.cut()
+        world.node.boot(world.now_ms())
+        world.up()
+        world.down()
+        world.node.create(1)
+        world.up()
+        world.disk.fail()
+        await world.passes(1300)
+        world.up()
+        assert world.hub.counters["epoch_rate"] == 0
+        assert world.disk.waiting
+
+    run_world(test, epoch_every_ms=10_000)
+
+
+def test_downlink_is_taken_once_however_often_the_node_is_greeted() -> None:
+    async def test(world: World) -> None:
+        await world.greet()
+        world.node.create(1)
+        await world.settle()
+        taken = [frame for frame in world.node.received if parse_header(frame).kind == frames.ACK]
+        session = world.hub._peers[1].session
+        assert session is not None
+        await world.passes(2000)
+        solicit = session.solicit(world.now_ms())
+        assert solicit is not None
+        world.node.take(wrap(solicit), world.now_ms())
+        world.up()
+        world.down()
+        assert world.node.counters["greeted"] == 2
+        acks = world.node.counters["acks"]
+        for frame in taken:
+            world.node.take(wrap(frame), world.now_ms())
+        assert world.node.counters["acks"] == acks
+
+    run_world(test)
+
+
+def test_gap_from_before_this_store_is_no_loss_whatever_comes_first() -> None:
+    async def test(world: World) -> None:
+        await world.greet()
+        world.node.create(0)
+        await world.settle()
+        for value in range(1, 40):
+            world.node.create(value)
+        world.disk = Disk()
+        world.start()
+        await world.settle()
+        assert [(loss.first, loss.last, loss.cause) for loss in world.disk.losses] == [(0, 0, "before_store")]
 
     run_world(test)
 

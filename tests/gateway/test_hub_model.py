@@ -63,10 +63,8 @@ class Network(RuleBasedStateMachine):
 
     def _deliver(self, frame: bytes) -> None:
         node = self.world.node
-        acks, greeted = node.counters.get("acks", 0), node.counters.get("greeted", 0)
+        acks = node.counters.get("acks", 0)
         node.take(wrap(frame), self.world.now_ms())
-        if node.counters.get("greeted", 0) > greeted:
-            self.accepted.clear()
         if node.counters.get("acks", 0) > acks:
             assert frame not in self.accepted, "a downlink was executed twice"
             self.accepted.add(frame)

@@ -16,7 +16,9 @@ from simpang.rig.world import Air
 from simpang_protocol import record, schema, times
 from simpang_protocol.cobs import Deframer, wrap
 from simpang_protocol.frame import parse_header
-from simpang_protocol.session import Downlink, NodeSession
+from simpang_protocol.keyset import KeySet
+from simpang_protocol.session import NodeSession
+from simpang_protocol.sessionstate import Downlink
 
 NODE = 7
 KEYS = {"up": bytes(range(16)), "down": bytes(range(16, 32)), "hello": bytes(range(64, 96))}
@@ -42,6 +44,22 @@ UNIX_2020 = 1577836800
 SPEED = 10
 
 
+class _Host:
+    """Grants everything, and remembers nothing."""
+
+    def reserve(self, epoch: int) -> None:
+        pass
+
+    def promote(self, generation: int) -> None:
+        raise AssertionError("there is one generation only")
+
+    def admit(self, size: int) -> bool:
+        return True
+
+    def random_bytes(self, count: int) -> bytes:
+        return os.urandom(count)
+
+
 class Gateway:
     """The gateway's end of a line, with a store in memory that commits at once."""
 
@@ -52,7 +70,7 @@ class Gateway:
         self._changes = Changes()
         self._deframer = Deframer()
         self._session = NodeSession(
-            NODE, 1, KEYS, Downlink(lambda: os.urandom(7)), [], [], 0, lambda epoch: None, os.urandom, 0
+            NODE, KeySet(1, KEYS), None, Downlink(lambda: os.urandom(7)), [], [], 0, _Host(), 0
         )
         self._fd = os.open(url, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         asyncio.get_running_loop().add_reader(self._fd, self._readable)

@@ -15,9 +15,11 @@ from typing import Any
 from simpang_protocol import times
 from simpang_protocol.errors import FrameError, ProtocolError
 from simpang_protocol.frame import HELLO, Header, parse_header
+from simpang_protocol.keyset import KeySet
 from simpang_protocol.schema import EVENT
-from simpang_protocol.session import Changes, Downlink, NodeSession, Received
-from simpang_protocol.session import WindowState as SessionWindow
+from simpang_protocol.session import NodeSession
+from simpang_protocol.sessionstate import Changes, Downlink, Received
+from simpang_protocol.sessionstate import WindowState as SessionWindow
 
 from . import peers
 from .clock import Clock
@@ -50,6 +52,29 @@ class Outside:
     """Told why the registry could not be written, or None when it was."""
     guard: AbstractContextManager[None] = field(default_factory=nullcontext)
     """Entered around everything that the event loop calls here."""
+
+
+class _Host:
+    """What a session asks of the gateway."""
+
+    def __init__(self, reserve: Callable[[int], None]) -> None:
+        self._reserve = reserve
+
+    def reserve(self, epoch: int) -> None:
+        """See `Host.reserve`."""
+        self._reserve(epoch)
+
+    def promote(self, generation: int) -> None:
+        """No following generation is handed to a session yet."""
+        raise NotImplementedError(generation)
+
+    def admit(self, size: int) -> bool:
+        """No quota yet."""
+        return True
+
+    def random_bytes(self, count: int) -> bytes:
+        """See `Host.random_bytes`."""
+        return secrets.token_bytes(count)
 
 
 class Hub:
@@ -122,14 +147,13 @@ class Hub:
         peer.stalled = False
         peer.session = NodeSession(
             node,
-            self._keys.nodes()[node].generation,
-            self._keys.node_keys(node),
+            KeySet(self._keys.nodes()[node].generation, self._keys.node_keys(node)),
+            None,
             peer.downlink,
             [SessionWindow(w.epoch, w.base, w.bits, w.counter, w.up_offset_ms) for w in windows],
             [(loss.epoch, loss.first, loss.last) for loss in stored.losses if loss.node == node],
             born,
-            partial(self._reserve, node),
-            secrets.token_bytes,
+            _Host(partial(self._reserve, node)),
             self._new_epoch_every_ms,
         )
         return peer.session

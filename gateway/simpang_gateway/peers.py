@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from simpang_protocol import UNIX_2020, times
-from simpang_protocol.session import Downlink, NodeSession
+from simpang_protocol.session import NodeSession
+from simpang_protocol.sessionstate import Downlink
 
 from .clock import Clock
 from .keystore import Node

@@ -17,6 +17,7 @@ EPOCH = 6
 JOURNAL = 7
 TIME = 8
 SLOT = 9
+COMMAND = 10
 
 # number: (name, severity, meaning of arg1, meaning of arg2)
 EVENTS = {
@@ -29,7 +30,17 @@ EVENTS = {
     JOURNAL: ("journal", ERROR, "records", "0"),
     TIME: ("time", INFO, "uptime s", "Unix s - 1577836800"),
     SLOT: ("slot", INFO, "slot number", "1 = on trial"),
+    COMMAND: ("command", INFO, "command id", "outcome"),
 }
+
+# What became of a command: arg2 of its event.
+DONE = 0
+REFUSED = 1
+UNKNOWN_OP = 2
+FAILED = 3
+# Begun, but not known whether done: the node was reset meanwhile.
+INTERRUPTED = 4
+OUTCOMES = ("done", "refused", "unknown_op", "failed", "interrupted")
 
 DROP_FULL = 1
 DROP_DAMAGED = 2

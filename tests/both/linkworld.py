@@ -10,8 +10,10 @@ from node.journal import Journal
 from simpang_protocol import codes, record, schema, times
 from simpang_protocol.cobs import Deframer, wrap
 from simpang_protocol.frame import parse_header
+from simpang_protocol.keyset import KeySet
 from simpang_protocol.nodelink import NodeLink
-from simpang_protocol.session import Downlink, NodeSession
+from simpang_protocol.session import NodeSession
+from simpang_protocol.sessionstate import Downlink
 
 KEYS = {"up": bytes(range(16)), "down": bytes(range(16, 32)), "hello": bytes(range(32))}
 NODE = 7
@@ -148,14 +150,13 @@ class Gateway:
         self.quiet_at = None
         self.session = NodeSession(
             NODE,
-            1,
-            KEYS,
+            KeySet(1, KEYS),
+            None,
             Downlink(lambda: self.world.random_bytes(7)),
             [state.copy() for state in self.windows.values()],
             list(self.losses),
             self.born,
-            self._reserve,
-            self.world.random_bytes,
+            self,
             0,
         )
 
@@ -171,7 +172,16 @@ class Gateway:
         self.losses = []
         self.born = self.ceiling
 
-    def _reserve(self, epoch):
+    def random_bytes(self, count):
+        return self.world.random_bytes(count)
+
+    def admit(self, size):
+        return True
+
+    def promote(self, generation):
+        raise AssertionError("there is one generation only")
+
+    def reserve(self, epoch):
         if epoch > self.ceiling:
             self.ceiling = -(-epoch // 1024) * 1024
 

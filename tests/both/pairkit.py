@@ -136,8 +136,8 @@ class Node:
 
     def air(self, count, width=3):
         """Create records of the air schema."""
+        row = tuple([100] * width + [None] * (len(schema.AIR.fields) - width))
         for _ in range(count):
-            row = tuple([100] * width + [None] * (len(schema.AIR.fields) - width))
             self.journal.create(lambda seq: record.build(schema.AIR, seq, record.SYNCED, 9, 0, [row]))
 
     def say(self, now_ms):

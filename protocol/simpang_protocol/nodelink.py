@@ -11,6 +11,8 @@ _RTO_MOST_MS = 1200
 _HEARD_MS = 30000
 _BACK_OFF_MOST_MS = 30000
 _RETRIES_BEFORE_HELLO = 3
+_RETRIES_THAT_COUNT = 4
+_ASKED = 4
 # Ask for the time long before it counts as holdover, should there be nothing else to say.
 _IDLE_MS = 1200000
 
@@ -29,6 +31,10 @@ class NodeLink(LinkCore):
         self._wait_ms = 0
         self._hold_until = 0
         self._rtt_ms: int | None = None
+        # The counter of the first frame of the burst.
+        self._burst_counter = 0
+        # The newest frames that asked for an answer, (counter, time), all of `_last_epoch`.
+        self._asked: list[tuple[int, int]] = []
 
     # ---- sending
 
@@ -45,6 +51,9 @@ class NodeLink(LinkCore):
         data = self._next_frame(now_ms, False)
         if not self._burst_open:
             self._ack_by = now_ms + self._timeout_ms(now_ms)
+            if self._last_counter == 0:
+                self._asked = []
+            self._asked = self._asked[1 - _ASKED :] + [(self._last_counter, now_ms)]
         return data
 
     def wait_ms(self, now_ms: int) -> int:
@@ -67,6 +76,7 @@ class NodeLink(LinkCore):
             if now_ms < self._ack_by:
                 return False
             self._note_timeout(now_ms)
+            # One is enough to be answered for all.
             self._todo = self._flight.sendable()[:1]
         else:
             if now_ms < self._hold_until:
@@ -77,10 +87,15 @@ class NodeLink(LinkCore):
             if not (self._todo or due or self._flight.floors()):
                 return False
         self._begin_burst()
+        self._burst_counter = self._counter
         return True
 
     def _timeout_ms(self, now_ms: int) -> int:
-        once = _RTO_FIRST_MS if self._rtt_ms is None else min(_RTO_MOST_MS, self._rtt_ms * 3 // 2 + 30)
+        once = _RTO_FIRST_MS
+        if self._rtt_ms is not None:
+            # Longer from time to time: what is known of a line that filled up since is too little.
+            usual = self._rtt_ms * 3 // 2 + 30
+            once = min(_RTO_MOST_MS, usual + usual * min(self._retries, _RETRIES_THAT_COUNT) // 2)
         if self.heard_ms is not None and now_ms - self.heard_ms < _HEARD_MS:
             self._wait_ms = once
         else:
@@ -113,8 +128,12 @@ class NodeLink(LinkCore):
             self._hold_until = now_ms + ack.hold_ms
         if self._ack_by is None or sealed_to != self._last_epoch or ack.echo == _ack.NO_ECHO:
             return
-        if ack.echo >= self._last_counter:
+        for counter, at_ms in self._asked:
+            if counter == ack.echo:
+                measured = now_ms - at_ms
+                self._rtt_ms = measured if self._rtt_ms is None else (7 * self._rtt_ms + measured) // 8
+        self._asked = [asked for asked in self._asked if asked[0] > ack.echo]
+        if ack.echo >= self._burst_counter or not (self._flight or self._flight.floors()):
+            # Something of the burst was answered: what was lost, be it its last frame, goes into the next one.
+            # Or all that could still be answered is known to be there.
             self._ack_by = None
-        if ack.echo == self._last_counter:
-            measured = now_ms - self._last_ms
-            self._rtt_ms = measured if self._rtt_ms is None else (7 * self._rtt_ms + measured) // 8

@@ -79,6 +79,8 @@ class NodeSession:
         for state in windows:
             if state.counter >= 0:
                 self._heard = max(self._heard, (state.epoch, state.counter))
+        self.epoch, counter = self._heard
+        self._replay = ReplayWindow(counter)
         self._pending = 0
         self._solicit_following = False
         self._hello_answer: bytes | None = None
@@ -101,8 +103,11 @@ class NodeSession:
     def roll_back(self) -> None:
         """Forget everything that is not committed."""
         self._intake.roll_back()
-        self.epoch, counter = self._heard
-        self._replay = ReplayWindow(counter)
+        epoch, counter = self._heard
+        if epoch != self.epoch:
+            # Within an epoch no counter is accepted twice, whatever becomes of what its frame brought.
+            self.epoch = epoch
+            self._replay = ReplayWindow(counter)
         self._pending = 0
         self._hello_answer = None
         if self.epoch != self._adopted_epoch:
@@ -130,6 +135,10 @@ class NodeSession:
         """Take the window of an epoch that was `wanted`, with its ranges of the loss ledger; a fresh state
         where the store has none. The node sends again what had to wait for it."""
         self._intake.shelf.put_back(state, losses)
+
+    def follow(self, following: "KeySet | None") -> None:
+        """Take the keys that the node's next flashing gave it, in place of those before."""
+        self._following = following
 
     @property
     def idle(self) -> bool:

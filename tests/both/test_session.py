@@ -253,6 +253,19 @@ def test_a_restart_refuses_the_counters_of_before():
     assert gateway.take(_sealed(12, 1, _record(0, epoch=1))).wanted == [1]
 
 
+def test_a_counter_is_not_accepted_again_after_a_commit_failed():
+    gateway = Gateway()
+    gateway.take(_sealed(1, 0, _record(0)))
+    gateway.commit()
+    again = _sealed(1, 1, _record(1))
+    gateway.take(again)
+    gateway.waiting = []
+    gateway.session.roll_back()
+    assert gateway.take(again).cause == "replay"
+    found = gateway.take(_sealed(1, 2, _record(1)))
+    assert [entry.seq for entry in found.changes.records] == [1]
+
+
 # ---- answers
 
 

@@ -124,6 +124,7 @@ class NodeLink(LinkCore):
     def _take_ack(self, ack: "_ack.Ack", sealed_to: int, now_ms: int) -> None:
         LinkCore._take_ack(self, ack, sealed_to, now_ms)
         self._retries = 0
+        self._wait_ms = 0
         if ack.hold_ms:
             self._hold_until = now_ms + ack.hold_ms
         if self._ack_by is None or sealed_to != self._last_epoch or ack.echo == _ack.NO_ECHO:
@@ -134,6 +135,6 @@ class NodeLink(LinkCore):
                 self._rtt_ms = measured if self._rtt_ms is None else (7 * self._rtt_ms + measured) // 8
         self._asked = [asked for asked in self._asked if asked[0] > ack.echo]
         if ack.echo >= self._burst_counter or not (self._flight or self._flight.floors()):
-            # Something of the burst was answered: what was lost, be it its last frame, goes into the next one.
+            # Something of the burst was answered: what was lost, be it its last frame, goes into the next.
             # Or all that could still be answered is known to be there.
             self._ack_by = None

@@ -108,7 +108,9 @@ def test_segments_are_deleted_once_the_gateway_has_all_of_them_and_the_newest_st
         journal.free(1, 30, 0)
         assert len(files(folder)) == 1
         assert accounts(journal) == (30, 30, 0, 0)
-        assert journal.next_after(0, -1) is None and journal.floors() == []
+        assert journal.next_after(0, -1) is None
+        # A gateway whose store was restored from a backup may not have them any more: it is told.
+        assert journal.floors() == [(1, 30)]
         # The last one goes when another carries the accounts.
         journal.start_epoch(2)
         write(journal, 1)
@@ -329,6 +331,8 @@ def test_random_lives_keep_every_rule():
                     world.boot()
                 elif chance < 94:
                     world.hello()
+                elif chance < 96:
+                    world.sleep()
                 else:
                     world.check()
             world.drain()

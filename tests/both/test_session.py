@@ -296,6 +296,25 @@ def test_the_loss_of_the_uplink_is_seen_in_its_counters():
     assert gateway.session.loss_permille < 50
 
 
+def test_a_node_that_was_answered_does_not_go_on_backing_off():
+    gateway = Gateway()
+    node = Node()
+    greet(node, gateway)
+    now_ms = 60000
+    node.air(1)
+    node.say(now_ms)
+    for _ in range(12):
+        now_ms += node.link.wait_ms(now_ms)
+        node.say(now_ms)
+    assert node.link.wait_ms(now_ms) > 10000
+    exchange(node, gateway, now_ms + 60000)
+    assert not node.journal.records
+    node.air(1)
+    now_ms += 200000
+    assert node.say(now_ms)
+    assert node.link.wait_ms(now_ms) <= 1200
+
+
 # ---- commands
 
 

@@ -82,9 +82,12 @@ def parse_ack(plain: bytes) -> Ack:
         if len(plain) < at + 6 or plain[at + 5] > 8 or len(plain) < at + 6 + plain[at + 5]:
             raise FrameError("ack", "block")
         size = plain[at + 5]
+        epoch = plain[at] | plain[at + 1] << 8 | plain[at + 2] << 16
+        if epoch == 0:
+            raise FrameError("ack", "epoch 0")
         blocks.append(
             Block(
-                plain[at] | plain[at + 1] << 8 | plain[at + 2] << 16,
+                epoch,
                 plain[at + 3] | plain[at + 4] << 8,
                 int.from_bytes(plain[at + 6 : at + 6 + size], "little"),
             )

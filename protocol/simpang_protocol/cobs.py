@@ -8,7 +8,8 @@ from binascii import crc32
 
 # A frame is at most 250 bytes; with the CRC and COBS that is 256 bytes between two zeros.
 FRAME_LIMIT = 250
-_ENCODED_LIMIT = FRAME_LIMIT + 4 + 2
+# What the CRC and COBS add to anything of up to 500 bytes, the zero at its end left out.
+_ADDED = 4 + 2
 
 
 def encode(data: bytes) -> bytes:
@@ -50,13 +51,13 @@ def decode(data: bytes) -> bytes:
     return bytes(out)
 
 
-def wrap(frame: bytes) -> bytes:
+def wrap(frame: bytes, limit: int = FRAME_LIMIT) -> bytes:
     """Return the bytes to put on a serial line for one frame: COBS(frame, CRC-32) and 0x00.
 
-    Raises ValueError above 250 bytes.
+    Raises ValueError above `limit` bytes.
     """
-    if len(frame) > FRAME_LIMIT:
-        raise ValueError("frame of %d bytes, at most %d" % (len(frame), FRAME_LIMIT))
+    if len(frame) > limit:
+        raise ValueError("frame of %d bytes, at most %d" % (len(frame), limit))
     crc = crc32(frame) & 0xFFFFFFFF
     tail = bytes((crc & 255, crc >> 8 & 255, crc >> 16 & 255, crc >> 24))
     return encode(bytes(frame) + tail) + b"\0"
@@ -67,15 +68,22 @@ class Deframer:
 
     Memory is bounded: what is longer than any frame is dropped up to the next 0x00 and counted once in
     `overruns`. `bad_cobs` and `bad_crc` count what ended in a zero and was no frame: wiring, noise, text of
-    a console.
+    a console. `limit` is the size of the longest frame.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = FRAME_LIMIT) -> None:
+        self._limit = limit
+        self._longest = limit + _ADDED
         self._part = bytearray()
         self._skipping = False
         self.bad_cobs = 0
         self.bad_crc = 0
         self.overruns = 0
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that came since the last 0x00: the beginning of a frame, or noise."""
+        return len(self._part)
 
     def feed(self, data: bytes) -> "list[bytes]":
         """Take the next bytes of the stream; return the frames, without CRC, that they completed."""
@@ -84,7 +92,7 @@ class Deframer:
         last = len(pieces) - 1
         for index, piece in enumerate(pieces):
             if not self._skipping:
-                if len(self._part) + len(piece) > _ENCODED_LIMIT:
+                if len(self._part) + len(piece) > self._longest:
                     self.overruns += 1
                     self._skipping = True
                     self._part = bytearray()
@@ -106,6 +114,10 @@ class Deframer:
             data = decode(encoded)
         except ValueError:
             self.bad_cobs += 1
+            return None
+        if len(data) > self._limit + 4:
+            # COBS adds one byte or two, so the length of what came does not tell it exactly.
+            self.overruns += 1
             return None
         frame = data[:-4]
         crc = crc32(frame) & 0xFFFFFFFF

@@ -18,20 +18,22 @@ if TYPE_CHECKING:
 MAX_ROWS = 32
 _ESCAPE = 12
 _ESCAPE_BITS = (1 << _ESCAPE) - 1
-_ALL_ZERO = 15
 _LARGEST_K = 14
 _STATE_LIMIT = 1 << 30
 
 
-def _zigzag(value: int) -> int:
+def zigzag(value: int) -> int:
+    """Return 0, 1, 2, 3 ... for 0, -1, 1, -2 ..."""
     return value << 1 if value >= 0 else (-value << 1) - 1
 
 
-def _unzigzag(code: int) -> int:
+def unzigzag(code: int) -> int:
+    """Reverse `zigzag`."""
     return -(code + 1 >> 1) if code & 1 else code >> 1
 
 
-def _rice_size(code: int, k: int) -> int:
+def rice_size(code: int, k: int) -> int:
+    """Return how many bits the Rice code takes, with its escape."""
     quotient = code >> k
     if quotient < _ESCAPE:
         return quotient + 1 + k
@@ -63,12 +65,11 @@ def _get_rice(reader: BitReader, k: int) -> int:
     return code
 
 
-class _Predictor:
+class Predictor:
     """Predicts a column's values one after the other, the same way in encoder and decoder."""
 
-    def __init__(
-        self, kind: int, field: "_schema.Field", row: int, first: int, left: "Column | None"
-    ) -> None:
+    def begin(self, kind: int, field: "_schema.Field", row: int, first: int, left: "Column | None") -> None:
+        """Start a column whose first present value stands in `row`; `left` is the column before it."""
         if kind == _schema.CROSS and left is None:
             raise CodecError("predictor", "the first column has no column before it")
         self._kind = kind
@@ -79,6 +80,7 @@ class _Predictor:
         self._state = first << 3
 
     def expect(self, row: int) -> int:
+        """Return the value that is expected in `row`."""
         kind = self._kind
         if kind == _schema.PREVIOUS:
             return self._value
@@ -96,6 +98,7 @@ class _Predictor:
         return expected
 
     def note(self, row: int, value: int) -> None:
+        """Take the value that stands in `row`."""
         self._row = row
         self._value = value
         self._state += (value << 3) - self._state >> 2
@@ -120,113 +123,145 @@ def encode(schema: "_schema.Schema", rows: "list[Row]") -> bytes:
         if len(row) != len(fields):
             raise CodecError("rows", "%d values, %d fields" % (len(row), len(fields)))
     used = len(fields)
-    while not schema.fixed and used and all(row[used - 1] is None for row in rows):
-        used -= 1
+    if not schema.fixed:
+        while used and _is_empty(rows, used - 1):
+            used -= 1
+    # A node's heap is small: these few objects serve all columns.
     writer = BitWriter()
-    left = None
+    predictor = Predictor()
+    column: Column = [None] * count
+    left: Column = [None] * count
+    codes = [0] * count
     for number in range(used):
-        column = [row[number] for row in rows]
-        _encode_column(writer, schema, fields[number], column, left)
-        left = column
+        for at in range(count):
+            column[at] = rows[at][number]
+        _encode_column(writer, predictor, schema, fields[number], column, left if number else None, codes)
+        column, left = left, column
     return writer.finish()
+
+
+def _is_empty(rows: "list[Row]", number: int) -> bool:
+    # No all(): a generator would be an object on the heap for each column.
+    for row in rows:  # noqa: SIM110
+        if row[number] is not None:
+            return False
+    return True
 
 
 def _encode_column(
     writer: BitWriter,
+    predictor: Predictor,
     schema: "_schema.Schema",
     field: "_schema.Field",
     column: "Column",
     left: "Column | None",
+    codes: "list[int]",
 ) -> None:
     limit = schema.limit
     count = len(column)
     mask = 0
-    present = []
-    for row, value in enumerate(column):
+    present = 0
+    first = 0
+    for row in range(count):
         mask <<= 1
+        value = column[row]
         if value is not None:
             if not -limit <= value <= limit or (value < 0 and not field.signed):
                 raise CodecError("value", "%s %d" % (field.name, value))
             mask |= 1
-            present.append(row)
+            if not present:
+                first = value
+            present += 1
     if not present:
         writer.put(2, 2)
         return
-    if len(present) == count:
+    if present == count:
         writer.put(0, 1)
     else:
         writer.put(3, 2)
         writer.put(mask >> 16, count - 16 if count > 16 else 0)
         writer.put(mask & 0xFFFF if count > 16 else mask, 16 if count > 16 else count)
-    first = column[present[0]]
-    assert first is not None
-    writer.put_exp_golomb(_zigzag(first - field.nominal) if field.signed else first, field.k0)
-    if len(present) < 2:
+    writer.put_exp_golomb(zigzag(first - field.nominal) if field.signed else first, field.k0)
+    if present < 2:
         return
     kind = field.predictor
-    codes = _residuals(field, kind, limit, column, present, left)
-    k = -1 if codes is None else _choose_k(codes, field.k)
-    if codes is None:
+    size = residual_codes(predictor, field, kind, limit, column, left, codes)
+    k = -1 if size < 0 else _choose_k(codes, size, field.k)
+    if size < 0:
         # Values at the edge can push the cross predictor over its bound; the previous value never does that.
         kind = _schema.PREVIOUS
-        codes = _residuals(field, kind, limit, column, present, left)
-        assert codes is not None
-        k = _choose_k(codes, -1)
+        size = residual_codes(predictor, field, kind, limit, column, left, codes)
+        k = _choose_k(codes, size, -1)
     if k < 0:
         k = field.k
         writer.put(0, 1)
     else:
         writer.put(1 << 6 | kind << 4 | k, 7)
-    if k != _ALL_ZERO:
-        for code in codes:
-            _put_rice(writer, code, k)
+    if k != _schema.STILL:
+        for at in range(size):
+            _put_rice(writer, codes[at], k)
 
 
-def _residuals(
+def residual_codes(
+    predictor: Predictor,
     field: "_schema.Field",
     kind: int,
     limit: int,
     column: "Column",
-    present: "list[int]",
     left: "Column | None",
-) -> "list[int] | None":
-    """Return the codes of all present values but the first, or None where the predictor leaves its bound."""
-    first = column[present[0]]
-    assert first is not None
-    predictor = _Predictor(kind, field, present[0], first, left)
+    codes: "list[int]",
+) -> int:
+    """Write the codes of all present values but the first into `codes`.
+
+    Return how many they are, or -1 where the predictor leaves its bound.
+    """
     plain = _plain_residual(field, kind)
-    codes = []
-    for row in present[1:]:
+    size = -1
+    for row in range(len(column)):
         value = column[row]
-        assert value is not None
+        if value is None:
+            continue
+        if size < 0:
+            predictor.begin(kind, field, row, value, left)
+            size = 0
+            continue
         expected = predictor.expect(row)
         if not -limit <= expected <= limit:
-            return None
-        codes.append(value - expected if plain else _zigzag(value - expected))
+            return -1
+        codes[size] = value - expected if plain else zigzag(value - expected)
+        size += 1
         predictor.note(row, value)
-    return codes
+    return size
 
 
-def _choose_k(codes: "list[int]", default: int) -> int:
+def _choose_k(codes: "list[int]", count: int, default: int) -> int:
     """Return the k to state, or -1 where the schema's k is as short; ties go to the smaller k.
 
     A negative `default` says that the schema's k is no choice.
     """
+    still = True
+    for at in range(count):
+        if codes[at]:
+            still = False
+            break
     chosen = -1
     shortest = 1 << 30
-    if default >= 0:
+    if default == _schema.STILL:
+        if still:
+            return -1
+    elif default >= 0:
         shortest = 1
-        for code in codes:
-            shortest += _rice_size(code, default)
-    if not any(codes):
-        return _ALL_ZERO if shortest > 7 else -1
+        for at in range(count):
+            shortest += rice_size(codes[at], default)
+    if still:
+        return _schema.STILL if shortest > 7 else -1
     for k in range(_LARGEST_K + 1):
         # k + 1 bits a code is the least possible, so a larger k cannot win any more.
-        if 7 + len(codes) * (k + 1) >= shortest:
+        if 7 + count * (k + 1) >= shortest:
             break
         size = 7
-        for code in codes:
-            size += _rice_size(code, k)
+        for at in range(count):
+            size += rice_size(codes[at], k)
         if size < shortest:
             shortest = size
             chosen = k
@@ -249,7 +284,7 @@ def decode(schema: "_schema.Schema", data: bytes, count: int, start: int = 0) ->
         if not schema.fixed and reader.only_padding_left():
             columns.append([None] * count)
             continue
-        left = _decode_column(reader, schema, field, count, left)
+        left = decode_column(reader, schema, field, count, left)
         columns.append(left)
     if schema.fixed:
         end = reader.next_byte()
@@ -260,9 +295,10 @@ def decode(schema: "_schema.Schema", data: bytes, count: int, start: int = 0) ->
     return [tuple([column[row] for column in columns]) for row in range(count)], end
 
 
-def _decode_column(
+def decode_column(
     reader: BitReader, schema: "_schema.Schema", field: "_schema.Field", count: int, left: "Column | None"
 ) -> "Column":
+    """Read one column of `count` values; `left` is the one before it. Raises CodecError as `decode`."""
     column: Column = [None] * count
     if not reader.get(1):
         present = list(range(count))
@@ -274,7 +310,7 @@ def _decode_column(
             raise CodecError("mask")
     limit = schema.limit
     code = reader.get_exp_golomb(field.k0)
-    value = field.nominal + _unzigzag(code) if field.signed else code
+    value = field.nominal + unzigzag(code) if field.signed else code
     if not -limit <= value <= limit:
         raise CodecError("value", "%s %d" % (field.name, value))
     column[present[0]] = value
@@ -285,12 +321,13 @@ def _decode_column(
     if reader.get(1):
         kind = reader.get(2)
         k = reader.get(4)
-    predictor = _Predictor(kind, field, present[0], value, left)
+    predictor = Predictor()
+    predictor.begin(kind, field, present[0], value, left)
     plain = _plain_residual(field, kind)
     for row in present[1:]:
-        code = 0 if k == _ALL_ZERO else _get_rice(reader, k)
+        code = 0 if k == _schema.STILL else _get_rice(reader, k)
         expected = predictor.expect(row)
-        value = expected + (code if plain else _unzigzag(code))
+        value = expected + (code if plain else unzigzag(code))
         if not -limit <= expected <= limit:
             raise CodecError("value", "%s: predictor at %d" % (field.name, expected))
         if not -limit <= value <= limit or (value < 0 and not field.signed):

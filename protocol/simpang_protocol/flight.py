@@ -59,7 +59,7 @@ class Flight:
 
     def take(self, block: "Block") -> None:
         """Free what the gateway has."""
-        self.given[block.epoch] = block.base
+        self.given[block.epoch] = max(block.base, self.given.get(block.epoch, 0))
         self._journal.free(block.epoch, block.base, block.bits)
         self._entries = [entry for entry in self._entries if not _covers(block, entry)]
 

@@ -49,7 +49,9 @@ class Greeter:
         self._solicited_ms: int | None = None
         self._credit = _HELLO_BURST
         self._credit_ms = 0
+        # The newest answer with the challenge that it answers; the other waits for its commit.
         self._last: tuple[bytes, bytes] | None = None
+        self._unrecorded: tuple[bytes, bytes] | None = None
         self._lost_answer: tuple[int, int] | None = None
 
     def parse(self, keys: "KeySet", header: "_frame.Header", frame: bytes, now_ms: int) -> "_hello.HelloUp":
@@ -73,7 +75,8 @@ class Greeter:
         elif not self._may_greet(now_ms):
             raise FrameError("hello_rate")
         if hello.reason == _hello.EPOCH_LOST and not live:
-            # What a node without memory may use is decided for a live node only, never for a recording.
+            # What a node without memory may use is decided for a live node only, never for a recording. This
+            # SOLICIT stands for an answer, so it has the limit of those.
             self._solicited_ms = None
             return None
         minimum = highest_known
@@ -98,8 +101,16 @@ class Greeter:
         )
         if on_record:
             self._last = (greeting.challenge, answer)
+        else:
+            self._unrecorded = (greeting.challenge, answer)
         self._downlink.greeted = True
         return answer
+
+    def remember(self, answer: bytes) -> None:
+        """Say that what an answer allows is on record now: the same HELLO gets it again."""
+        if self._unrecorded is not None and self._unrecorded[1] == answer:
+            self._last = self._unrecorded
+            self._unrecorded = None
 
     def solicit(self, keys: "KeySet", now_ms: int) -> "bytes | None":
         """Return a HELLO-SOLICIT, at most one a second, else None."""

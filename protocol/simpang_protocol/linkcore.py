@@ -315,7 +315,9 @@ class LinkCore:
             header = _frame.parse_header(frame)
             if header.direction != _frame.DOWN or header.node != self._node:
                 self._count("other_node")
-            elif header.mic != 8 or header.generation != self._keys.generation & 3:
+            elif header.mic != 8 and header.kind not in (_frame.HELLO, _frame.SOLICIT):
+                self._count("mic_length")
+            elif header.generation != self._keys.generation & 3:
                 self._count("generation")
             elif header.kind == _frame.HELLO:
                 self._take_hello(header, frame, now_ms)

@@ -11,7 +11,11 @@ from .errors import RecordError, UnknownSchema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .codec import Row
+
+    Decode = Callable[[_schema.Schema, bytes, int, int], tuple[list[Row], int]]
 
 SYNCED = 0
 HOLDOVER = 1
@@ -137,15 +141,15 @@ def parse_head(data: bytes) -> Head:
     return Head(data[0], data[1] | data[2] << 8, epoch, flags >> 6, count, t0, seconds, at + 5)
 
 
-def parse(data: bytes) -> Record:
-    """Decode a whole record. Raises RecordError, CodecError, or UnknownSchema."""
+def parse(data: bytes, decode: "Decode" = _codec.decode) -> Record:
+    """Decode a whole record, its body by `decode`. Raises RecordError, CodecError, or UnknownSchema."""
     head = parse_head(data)
     schema = _schema.SCHEMAS.get(head.schema)
     if schema is None:
         raise UnknownSchema(head.schema)
     if schema.fixed and head.count != 1:
         raise RecordError("count", "%d of %s" % (head.count, schema.name))
-    rows, at = _codec.decode(schema, data, head.count, head.body)
+    rows, at = decode(schema, data, head.count, head.body)
     items = []
     while at < len(data):
         if at + 2 > len(data) or at + 2 + data[at + 1] > len(data):

@@ -9,6 +9,17 @@ PREVIOUS = 0
 NOMINAL = 1
 AVERAGE = 2
 CROSS = 3
+PREDICTORS = ("previous", "nominal", "average", "cross")
+
+# As k of a column: all residuals are zero and none is sent.
+STILL = 15
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Row = tuple[int | None, ...]
+    Values = Mapping[str, float | None]
 
 # Values and predictor states stay inside these bounds, or the body is invalid.
 LIMIT = 1 << 26
@@ -16,10 +27,22 @@ FIXED_LIMIT = (1 << 30) - 1
 
 
 class Field:
-    """One column: the physical value is raw / scale in `unit`; the rest steers the codec."""
+    """One column: the physical value is raw * step / scale in `unit`; the rest steers the codec.
+
+    One of `step` and `scale` is 1. `nominal`, `k0`, `predictor` and `k` never change once records exist.
+    """
 
     def __init__(
-        self, name: str, unit: str, scale: int, nominal: int, k0: int, predictor: int, k: int, signed: bool
+        self,
+        name: str,
+        unit: str,
+        scale: int,
+        nominal: int,
+        k0: int,
+        predictor: int,
+        k: int,
+        signed: bool,
+        step: int = 1,
     ) -> None:
         self.name = name
         self.unit = unit
@@ -29,6 +52,21 @@ class Field:
         self.predictor = predictor
         self.k = k
         self.signed = signed
+        self.step = step
+
+    @property
+    def resolution(self) -> float:
+        """The physical value of one raw unit: 0.1, 1 or 5."""
+        return self.step / self.scale if self.scale > 1 else self.step
+
+    def value(self, raw: int) -> float:
+        """Return the physical value; an int where the resolution is whole."""
+        # True division gives the float nearest to the decimal, and its repr is that decimal: 12.3.
+        return raw * self.step / self.scale if self.scale > 1 else raw * self.step
+
+    def raw(self, value: float) -> int:
+        """Return the raw value that is nearest to a physical one."""
+        return round(value * self.scale / self.step)
 
 
 class Schema:
@@ -48,6 +86,18 @@ class Schema:
                 return number
         raise KeyError(name)
 
+    def row(self, values: "Values") -> "Row":
+        """Return raw values in the order of the columns; what is not in `values`, or None there, is None.
+
+        Raises KeyError for a name that is no field.
+        """
+        row: list[int | None] = [None] * len(self.fields)
+        for name in values:
+            value = values[name]
+            number = self.index(name)
+            row[number] = None if value is None else self.fields[number].raw(value)
+        return tuple(row)
+
 
 AIR = Schema(
     1,
@@ -61,9 +111,60 @@ AIR = Schema(
         Field("temperature", "Cel", 100, 1500, 9, PREVIOUS, 2, True),
         Field("humidity", "%RH", 10, 500, 7, PREVIOUS, 1, True),
         Field("pressure", "hPa", 10, 10132, 6, PREVIOUS, 0, True),
-        Field("no2", "ppb", 10, 150, 6, AVERAGE, 4, True),
-        Field("voc_index", "/", 1, 100, 5, PREVIOUS, 2, True),
-        Field("nox_index", "/", 1, 1, 3, PREVIOUS, 1, True),
+        Field("no2", "ppb", 10, 180, 6, AVERAGE, 4, True),
+        Field("voc_index", "/", 1, 100, 4, PREVIOUS, 2, True),
+        Field("nox_index", "/", 1, 1, 0, AVERAGE, 0, True),
+    ),
+)
+
+# Of the traffic schema: the bins of the speed histogram begin at 0, 10 ... km/h, the last one is open.
+SPEED_BIN_KMH = 10
+SPEED_BINS = 8
+
+TRAFFIC = Schema(
+    2,
+    "traffic",
+    False,
+    (
+        Field("motorcycle_forward", "count", 1, 0, 2, AVERAGE, 2, False),
+        Field("motorcycle_backward", "count", 1, 0, 2, AVERAGE, 2, False),
+        Field("car_forward", "count", 1, 0, 1, AVERAGE, 1, False),
+        Field("car_backward", "count", 1, 0, 1, AVERAGE, 1, False),
+        Field("heavy_forward", "count", 1, 0, 0, NOMINAL, 0, False),
+        Field("heavy_backward", "count", 1, 0, 0, NOMINAL, 0, False),
+        Field("other_forward", "count", 1, 0, 0, NOMINAL, 0, False),
+        Field("other_backward", "count", 1, 0, 0, NOMINAL, 0, False),
+        Field("unknown_forward", "count", 1, 0, 0, NOMINAL, 0, False),
+        Field("unknown_backward", "count", 1, 0, 0, NOMINAL, 0, False),
+        Field("speed_0", "count", 1, 0, 0, NOMINAL, 15, False),
+        Field("speed_10", "count", 1, 0, 0, NOMINAL, 0, False),
+        Field("speed_20", "count", 1, 0, 1, NOMINAL, 0, False),
+        Field("speed_30", "count", 1, 0, 2, AVERAGE, 2, False),
+        Field("speed_40", "count", 1, 0, 2, AVERAGE, 2, False),
+        Field("speed_50", "count", 1, 0, 0, NOMINAL, 0, False),
+        Field("speed_60", "count", 1, 0, 0, NOMINAL, 0, False),
+        Field("speed_70", "count", 1, 0, 0, NOMINAL, 15, False),
+        Field("speed_mean", "km/h", 2, 76, 4, AVERAGE, 3, True),
+        Field("speed_p85", "km/h", 2, 94, 4, CROSS, 3, True),
+        Field("occupancy", "%", 10, 0, 5, AVERAGE, 5, False),
+        Field("observed", "%", 1, 100, 0, NOMINAL, 15, True),
+    ),
+)
+
+QUEUE = Schema(
+    3,
+    "queue",
+    False,
+    (
+        Field("arrivals", "count", 1, 0, 0, NOMINAL, 15, False),
+        Field("called", "count", 1, 0, 0, NOMINAL, 15, False),
+        Field("served", "count", 1, 0, 0, CROSS, 15, False),
+        Field("left", "count", 1, 0, 0, NOMINAL, 15, False),
+        Field("waiting", "count", 1, 0, 0, PREVIOUS, 15, False),
+        Field("wait_mean", "s", 1, 0, 10, PREVIOUS, 5, False, 5),
+        Field("wait_max", "s", 1, 0, 10, CROSS, 3, False, 5),
+        Field("counters_busy", "count", 1, 0, 0, PREVIOUS, 15, False),
+        Field("observed", "%", 1, 100, 0, NOMINAL, 15, True),
     ),
 )
 
@@ -97,7 +198,7 @@ EVENT = Schema(
     ),
 )
 
-SCHEMAS = {schema.number: schema for schema in (AIR, HEALTH, EVENT)}
+SCHEMAS = {schema.number: schema for schema in (AIR, TRAFFIC, QUEUE, HEALTH, EVENT)}
 
 
 def by_name(name: str) -> Schema:

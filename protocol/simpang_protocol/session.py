@@ -124,6 +124,8 @@ class NodeSession:
         """Say that these changes are durable."""
         self._pending -= 1
         self._intake.committed(changes)
+        if changes.then_send is not None:
+            self._greeter.remember(changes.then_send)
         for epoch, state in changes.windows.items():
             if state.counter >= 0:
                 self._heard = max(self._heard, (epoch, state.counter))
@@ -211,7 +213,7 @@ class NodeSession:
             return
         wait = greeting.lost and not self._intake.is_committed(greeting.minimum)
         if wait:
-            # Not remembered as the answer: a repetition would bring it out before it is on record.
+            # Not remembered as the answer yet: a repetition would bring it out before it is on record.
             self._host.reserve(greeting.minimum)
             state = self._intake.begin_epoch(greeting.minimum).state
             out.changes.windows[greeting.minimum] = state.copy()
@@ -311,7 +313,10 @@ class NodeSession:
         counter = self.downlink.next_counter()
         if not self.downlink.greeted:
             return self.solicit(now_ms)
-        echo = self._replay.highest if self._replay.highest >= 0 else _ack.NO_ECHO
+        echo = self._replay.highest
+        if echo < 0 or self._receiver_epoch != self.epoch:
+            # Greeted in a new epoch, and nothing of it has come yet.
+            echo = _ack.NO_ECHO
         plain = _ack.Ack(echo, credit, hold_ms, time, self._blocks()).to_bytes()
         return self._seal(_frame.ACK, counter, plain)
 

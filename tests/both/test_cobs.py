@@ -51,6 +51,16 @@ def test_a_frame_that_is_too_long_is_not_sent():
     raise AssertionError("accepted")
 
 
+def test_the_limit_is_that_of_the_line():
+    longer = bytes([1 + i % 255 for i in range(FRAME_LIMIT + 8)])
+    data = wrap(longer, FRAME_LIMIT + 8)
+    assert Deframer(FRAME_LIMIT + 8).feed(data) == [longer]
+    narrow = Deframer()
+    assert narrow.feed(data) == [] and narrow.overruns == 1
+    wide = Deframer(FRAME_LIMIT + 8)
+    assert wide.feed(wrap(longer + b"ab", FRAME_LIMIT + 10)) == [] and wide.overruns == 1
+
+
 def test_frames_are_found_however_the_bytes_arrive():
     random.seed(11)
     frames = [bytes([random.getrandbits(8) for _ in range(random.randint(1, 200))]) for _ in range(40)]
@@ -98,3 +108,10 @@ def test_memory_stays_bounded():
         deframer.feed(b"\x01" * 1000)
     assert deframer.overruns == 1
     assert deframer.feed(b"\0" + wrap(b"next")) == [b"next"]
+
+
+def test_one_byte_more_than_the_longest_frame_is_too_long():
+    for fill in (0, 1, 255):
+        found = Deframer()
+        assert found.feed(wrap(bytes([fill] * 250))) == [bytes([fill] * 250)]
+        assert found.feed(wrap(bytes([fill] * 251), 251)) == [] and found.overruns == 1

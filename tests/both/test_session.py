@@ -2,7 +2,9 @@
 
 from pairkit import NODE, TIME, Gateway, Node, exchange, greet, keys_of
 from simpang_protocol import codes, commands, frame, record, schema
+from simpang_protocol.ack import NO_ECHO, Block, parse_ack
 from simpang_protocol.ccm import Ccm
+from simpang_protocol.errors import FrameError
 from simpang_protocol.frame import parse_header
 from simpang_protocol.hello import build_up
 from simpang_protocol.shelf import MAX_WINDOWS
@@ -284,6 +286,49 @@ def test_an_answer_may_be_given_twice_and_speaks_of_the_same_blocks():
     assert not node.journal.records
     node.link.receive(first, 26)
     assert node.link.counters["replay"] == 1
+
+
+def test_an_answer_to_a_new_epoch_echoes_nothing_of_the_old_one():
+    gateway = Gateway()
+    gateway.take(_sealed(1, 40, _record(0)))
+    gateway.commit()
+    node = Node(epoch=5)
+    node.link.receive(gateway.session.solicit(0), 0)
+    for sent in node.say(0):
+        node.link.receive(gateway.take(sent).reply, 1)
+    answer = gateway.session.answer(2, TIME, 16)
+    header = parse_header(answer)
+    run = gateway.session.downlink.run
+    plain = frame.unseal(Ccm(keys_of(1)["down"]), header, answer, run, node.link.epoch)
+    assert parse_ack(plain).echo == NO_ECHO
+
+
+def test_an_answer_for_a_lost_epoch_is_repeated_once_it_is_on_record():
+    gateway = Gateway()
+    node = Node()
+    node.boot(None)
+    node.link.receive(gateway.session.solicit(0), 0)
+    (hello,) = node.say(0)
+    assert gateway.take(hello).reply is None
+    (answer,) = gateway.commit()
+    assert gateway.take(hello).reply == answer
+
+
+def test_a_block_that_says_less_lowers_no_base():
+    gateway = Gateway()
+    node = Node()
+    greet(node, gateway)
+    node.air(3)
+    exchange(node, gateway, 10)
+    epoch = node.link.epoch
+    node.link._flight.take(Block(epoch, 1, 0))
+    assert node.link._flight.given[epoch] == 3
+    for plain in (b"\0\0\x01\0\x02" + bytes(6),):
+        try:
+            parse_ack(plain)
+            raise AssertionError("epoch 0")
+        except FrameError as error:
+            assert error.cause == "ack"
 
 
 def test_the_loss_of_the_uplink_is_seen_in_its_counters():

@@ -1,21 +1,24 @@
 """Seeded air data for sizes and benchmarks: what a well equipped street node would report every 10 s.
 
 The air is `simpang.rig.world.CityAir`, a function of time with rush hours, plumes and weather, with plumes
-diluted on their way to the intake. On top of it
-comes what the instruments add to a mean over 10 s. These spreads are assumptions of ours, stated here so that
-anybody can judge them; nothing of it was measured on a street.
+diluted on their way to the intake. On top of it comes what the instruments add to a mean over 10 s. The
+VOC and NOx indices follow the same traffic and plumes: 100 and 1 are a station's usual air (that is how these
+indices are defined), and a plume lifts both. All spreads are assumptions of ours, stated here so that anybody
+can judge them; nothing of it was measured on a street.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 
 from simpang.rig.world import CityAir
 from simpang_protocol.schema import AIR
 
+from .days import DAY_S, Row
+
 INTERVAL_S = 10
-DAY_S = 86400
 # 2026-01-05T00:00:00Z, a Monday.
 _START_S = 1767571200
 
@@ -33,7 +36,13 @@ _TEMPERATURE_C = 0.012
 _HUMIDITY = 0.06
 _PRESSURE_HPA = 0.02
 
-Row = tuple[int | None, ...]
+# The indices: how far the hour and the minute move VOC (natural logarithm), what traffic above its mean of a
+# day adds, and what a plume; the spread of a 10 s mean.
+_VOC_HOUR, _VOC_MINUTE = 0.25, 0.05
+_VOC_TRAFFIC, _VOC_PLUME, _VOC_OWN = 40.0, 90.0, 1.2
+_NOX_TRAFFIC, _NOX_PLUME, _NOX_OWN = 8.0, 40.0, 0.2
+_MEAN_TRAFFIC = 0.45
+_INDEX_LIMITS = (1, 500)
 
 
 class _CabinetAir(CityAir):
@@ -41,6 +50,18 @@ class _CabinetAir(CityAir):
 
     def _plume(self) -> float:
         return _PLUME_SHARE * super()._plume()
+
+    @property
+    def voc_index(self) -> float:
+        """Volatile organic compounds, 100 being the usual air of this place."""
+        drift = _VOC_HOUR * self._noise("gas hour") + _VOC_MINUTE * self._noise("gas minute")
+        more = _VOC_TRAFFIC * (self._traffic() - _MEAN_TRAFFIC) + _VOC_PLUME * self._plume()
+        return 100 * math.exp(drift) + more
+
+    @property
+    def nox_index(self) -> float:
+        """Nitrogen oxides, 1 being the usual air of this place."""
+        return 1 + max(0.0, _NOX_TRAFFIC * (self._traffic() - _MEAN_TRAFFIC)) + _NOX_PLUME * self._plume()
 
 
 class _Time:
@@ -75,13 +96,19 @@ def air_rows(seed: int, days: int) -> Iterator[Row]:
             "pressure": air.pressure + gauss(0, _PRESSURE_HPA),
             "no2": max(0.0, air.no2 + gauss(0, _NO2_PPB)),
         }
-        yield tuple(
-            round(values[field.name] * field.scale) if field.name in values else None for field in AIR.fields
-        )
+        yield AIR.row(values)
 
 
-def batches(rows: list[Row], size: int) -> Iterator[list[Row]]:
-    """Yield the rows of the second and third day in batches of `size`; the first day is warm-up."""
-    day = DAY_S // INTERVAL_S
-    for at in range(day, 3 * day - size + 1, size):
-        yield rows[at : at + size]
+def air_rows_with_indices(seed: int, days: int) -> Iterator[Row]:
+    """Yield the rows of `air_rows`, and VOC and NOx index beside them."""
+    chance = random.Random(f"{seed} indices")
+    time = _Time()
+    air = _CabinetAir(seed, time)
+    low, high = _INDEX_LIMITS
+    voc, nox = AIR.index("voc_index"), AIR.index("nox_index")
+    for step, row in enumerate(air_rows(seed, days)):
+        time.now_s = _START_S + step * INTERVAL_S
+        full = list(row)
+        full[voc] = min(high, max(low, round(air.voc_index + chance.gauss(0, _VOC_OWN))))
+        full[nox] = min(high, max(low, round(air.nox_index + chance.gauss(0, _NOX_OWN))))
+        yield tuple(full)

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from simpang_protocol import UNIX_2020, VERSION, hello, record
+from simpang_protocol import UNIX_2020, VERSION, commands, envelope, hello, record
 from simpang_protocol import frame as wire
 from simpang_protocol.ack import NO_ECHO, parse_ack
 from simpang_protocol.burst import parse_burst_head
 from simpang_protocol.ccm import Ccm
 from simpang_protocol.codes import DROP_CAUSES, EVENTS, SENSOR_STATES, SEVERITIES, event_name
-from simpang_protocol.errors import FrameError, ProtocolError, UnknownSchema
+from simpang_protocol.errors import FrameError, ProtocolError, RecordError, UnknownSchema
 from simpang_protocol.schema import EVENT, SCHEMAS
 from simpang_protocol.times import Time
 
@@ -23,6 +23,7 @@ from .show import problem
 _BASES = ("synced", "holdover", "uptime", "invalid")
 _QUALITIES = ("unknown", "synced", "holdover")
 _REASONS = ("boot", "same_boot", "epoch_lost")
+STATES = ("receiving", "complete", "refused", "failed")
 # What is remembered of each node, newest last.
 _REMEMBERED = 8
 
@@ -51,6 +52,22 @@ def _remember(values: list[Any], value: Any) -> None:
     del values[:-_REMEMBERED]
 
 
+@dataclass(slots=True)
+class Reading:
+    """What a frame says: `said` for JSON, and what it was made from.
+
+    `closed` says why there is no `plain`; of HELLO there never is one. `envelope` is the whole message of a
+    bridge, `frame` the node's frame in it, empty where it holds none.
+    """
+
+    said: Json
+    frame: bytes
+    envelope: bytes | None = None
+    header: wire.Header | None = None
+    plain: bytes | None = None
+    closed: str = ""
+
+
 class FrameReader:
     """Describes frames one after the other; `key_files` are what `keystore.read_key_file` returns."""
 
@@ -62,20 +79,35 @@ class FrameReader:
 
     def describe(self, frame: bytes) -> Json:
         """Return `ok`, `size`, `header`, and `content`, or `closed` (why), or what `problem` says."""
-        out: Json = {"ok": True, "size": len(frame)}
-        try:
-            header = wire.parse_header(frame)
-            out["header"] = _header(header)
-            out["content"] = self._content(header, frame)
-        except Closed as reason:
-            out["closed"] = str(reason)
-        except FrameError as error:
-            out |= problem(f"frame.{error.cause}", str(error))
-        except ProtocolError as error:
-            out |= problem("record.damaged", str(error))
-        return out
+        return self.read(frame).said
 
-    def _content(self, header: wire.Header, frame: bytes) -> Json:
+    def read(self, frame: bytes) -> Reading:
+        """Return what `describe` returns, and the header and plaintext that it was made from."""
+        out: Json = {"ok": True, "size": len(frame)}
+        reading = Reading(out, frame)
+        try:
+            if frame and frame[0] >> 5 == 0:
+                reading.envelope, reading.frame = frame, b""
+                reading.frame = _open_envelope(frame, out)
+                if not reading.frame:
+                    return reading
+            reading.header = wire.parse_header(reading.frame)
+            out["header"] = _header(reading.header)
+            out["content"] = self._content(reading)
+        except Closed as reason:
+            reading.closed = str(reason)
+            out["closed"] = reading.closed
+        except FrameError as error:
+            reading.closed = str(error)
+            out |= problem(f"frame.{error.cause}", reading.closed)
+        except ProtocolError as error:
+            reading.closed = str(error)
+            out |= problem("record.damaged", reading.closed)
+        return reading
+
+    def _content(self, reading: Reading) -> Json:
+        header, frame = reading.header, reading.frame
+        assert header is not None
         node = self._nodes.get((header.node, header.generation))
         if node is None:
             if any(number == header.node for number, _ in self._nodes):
@@ -87,11 +119,34 @@ class FrameReader:
             plain = _open_down(header, frame, node)
         else:
             plain = _open_up(header, frame, node)
+        reading.plain = plain
         if header.kind == wire.ACK:
             return _ack(plain)
         if header.kind in (wire.DATA, wire.EMPTY):
             return _burst(header, plain)
-        return {"plain": plain.hex()}
+        return _command(header, plain)
+
+
+def _mac(mac: bytes) -> str:
+    return mac.hex(":")
+
+
+def _open_envelope(data: bytes, out: Json) -> bytes:
+    """Describe an envelope; return the frame of the node in it, empty where it holds none."""
+    kind = envelope.kind_of(data)
+    if kind == envelope.HEARD:
+        mac, rssi, frame = envelope.parse_heard(data)
+        out["envelope"] = {"kind": "HEARD", "mac": _mac(mac), "rssi_dbm": rssi}
+        return frame
+    if kind == envelope.SEND:
+        mac, frame = envelope.parse_send(data)
+        out["envelope"] = {"kind": "SEND", "mac": _mac(mac)}
+        return frame
+    if kind == envelope.HEALTH:
+        out["envelope"] = {"kind": "HEALTH", **vars(envelope.parse_health(data))}
+    else:
+        out["envelope"] = {"kind": "ASK", "channel": envelope.parse_ask(data)}
+    return b""
 
 
 def _header(header: wire.Header) -> Json:
@@ -197,9 +252,7 @@ def _burst(header: wire.Header, plain: bytes) -> Json:
     out: Json = {}
     at = 0
     if header.has_burst_head:
-        head, at = parse_burst_head(plain)
-        floors = [{"epoch": epoch, "floor": floor} for epoch, floor in head.floors]
-        out["burst_head"] = {"uptime_s": head.uptime_s, "floors": floors}
+        out["burst_head"], at = _burst_head(plain)
     if header.kind == wire.EMPTY:
         return out
     bodies = []
@@ -211,6 +264,30 @@ def _burst(header: wire.Header, plain: bytes) -> Json:
         bodies.append(plain[at:])
     out["records"] = [describe_record(body, header.epoch) for body in bodies]
     return out
+
+
+def _command(header: wire.Header, plain: bytes) -> Json:
+    """Describe CONFIG, UPDATE and UPDATE-STATUS."""
+    if header.kind == wire.CONFIG:
+        command, op, data = commands.parse_config(plain)
+        return {"command": command, "op": commands.OPS.get(op, op), "data": data.hex()}
+    if header.kind == wire.UPDATE:
+        update, chunk, data = commands.parse_update(plain)
+        return {"update": update, "chunk": chunk, "data": data.hex()}
+    out: Json = {}
+    at = 0
+    if header.has_burst_head:
+        out["burst_head"], at = _burst_head(plain)
+    update, state, base, bitmap = commands.parse_update_status(plain[at:])
+    bits = int.from_bytes(bitmap, "little")
+    above = [base + 1 + i for i in range(8 * len(bitmap)) if bits >> i & 1]
+    return {**out, "update": update, "state": STATES[state], "base": base, "above": above}
+
+
+def _burst_head(plain: bytes) -> tuple[Json, int]:
+    head, size = parse_burst_head(plain)
+    floors = [{"epoch": epoch, "floor": floor} for epoch, floor in head.floors]
+    return {"uptime_s": head.uptime_s, "floors": floors}, size
 
 
 def describe_record(body: bytes, frame_epoch: int) -> Json:
@@ -240,10 +317,7 @@ def describe_record(body: bytes, frame_epoch: int) -> Json:
     assert schema is not None  # parse knows it
     out["units"] = {f.name: f.unit for f in schema.fields}
     out["samples"] = [
-        {
-            f.name: None if raw is None else raw / f.scale if f.scale != 1 else raw
-            for f, raw in zip(schema.fields, row, strict=True)
-        }
+        {f.name: None if raw is None else f.value(raw) for f, raw in zip(schema.fields, row, strict=True)}
         for row in parsed.rows
     ]
     if schema is EVENT:
@@ -268,6 +342,14 @@ def _event(row: Any) -> Json:
 
 
 def _item(tag: int, value: bytes) -> Json:
+    try:
+        return _item_content(tag, value)
+    except RecordError:
+        # Garbled, in a record that is well otherwise.
+        return {"item": tag, "hex": value.hex()}
+
+
+def _item_content(tag: int, value: bytes) -> Json:
     if tag in (record.TAG_TEXT, record.TAG_FIRMWARE):
         name = "text" if tag == record.TAG_TEXT else "firmware"
         return {"item": name, "value": value.decode("utf-8", "replace")}
@@ -279,7 +361,7 @@ def _item(tag: int, value: bytes) -> Json:
         parts = [value[at : at + 5] for at in range(0, len(value), 5)]
         drops = {_drop_cause(part[0]): int.from_bytes(part[1:], "little") for part in parts}
         return {"item": "drops", "value": drops}
-    if tag == record.TAG_LOST_RANGE and len(value) == 8:
+    if tag == record.TAG_LOST_RANGE:
         epoch, first, last, cause = record.parse_lost_range(value)
         lost = {"epoch": epoch, "first": first, "last": last, "cause": _drop_cause(cause)}
         return {"item": "lost_range", "value": lost}

@@ -13,12 +13,13 @@ from simpang.rig.changes import Changes
 from simpang.rig.models.bme280 import Bme280
 from simpang.rig.models.pms5003 import Pms5003
 from simpang.rig.world import Air
-from simpang_protocol import record, schema, times
+from simpang_protocol import codes, record, schema, times
+from simpang_protocol import commands as wire
 from simpang_protocol.cobs import Deframer, wrap
-from simpang_protocol.frame import parse_header
+from simpang_protocol.frame import HELLO, parse_header
 from simpang_protocol.keyset import KeySet
 from simpang_protocol.session import NodeSession
-from simpang_protocol.sessionstate import Downlink
+from simpang_protocol.sessionstate import Downlink, WindowState
 
 NODE = 7
 KEYS = {"up": bytes(range(16)), "down": bytes(range(16, 32)), "hello": bytes(range(64, 96))}
@@ -67,6 +68,11 @@ class Gateway:
         self.records: dict[tuple[int, int], record.Record] = {}
         self.refused: Counter[str] = Counter()
         self.lost: list[tuple[int, int, int, str]] = []
+        self.windows: dict[int, WindowState] = {}
+        # Every sealed frame by its nonce: (epoch, counter).
+        self.sealed: dict[tuple[int, int], bytes] = {}
+        # What a node must never do, seen all the same.
+        self.faults: list[str] = []
         self._changes = Changes()
         self._deframer = Deframer()
         self._session = NodeSession(
@@ -78,6 +84,7 @@ class Gateway:
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._fd)
         os.close(self._fd)
+        assert self.faults == []
 
     async def wait_for(self, predicate: Callable[[], object], timeout_s: float = 20) -> None:
         """Wait until `predicate()` is true; it is asked after every frame."""
@@ -92,6 +99,17 @@ class Gateway:
         index = schema.AIR.index(name)
         return [row[index] for found in self.of(schema.AIR) for row in found.rows]
 
+    def post(self, command: int, op: int, data: bytes = b"") -> None:
+        """Have a command delivered with the next answers, until its result comes."""
+        self._session.post(command, op, data)
+
+    def results(self) -> list[tuple[int, int, str]]:
+        """(command, outcome, text) of each result record."""
+        return [
+            (found.rows[0][2] or 0, found.rows[0][3] or 0, wire.text_of(found))
+            for found in self.events(codes.COMMAND)
+        ]
+
     def events(self, code: int) -> list[record.Record]:
         return [found for found in self.of(schema.EVENT) if found.rows[0][0] == code]
 
@@ -101,27 +119,41 @@ class Gateway:
         except OSError:
             return
         for frame in self._deframer.feed(data):
-            self._take(frame)
+            try:
+                self._take(frame)
+            except AssertionError as error:
+                # The event loop would only print it.
+                self.faults.append(str(error))
         self._changes.notify()
 
     def _take(self, frame: bytes) -> None:
         now_ms = int(time.monotonic() * 1000 * SPEED)
         unix = time.time()
         heard = times.Time(int(unix) - UNIX_2020, int(unix % 1 * 1000), times.SYNCED)
-        received = self._session.receive(parse_header(frame), frame, now_ms, now_ms, heard)
+        header = parse_header(frame)
+        if header.kind != HELLO:
+            nonce = (header.epoch, header.counter)
+            assert self.sealed.setdefault(nonce, frame) == frame, f"nonce {nonce} was used twice"
+        received = self._session.receive(header, frame, now_ms, now_ms, heard)
+        for epoch in received.wanted:
+            lost = [(first, last) for each, first, last, _ in self.lost if each == epoch]
+            self._session.put_back(self.windows.get(epoch, WindowState(epoch)).copy(), lost)
         if received.cause is not None:
             self.refused[received.cause] += 1
             return
         replies = [received.reply]
         if received.changes:
             self._session.submitted()
+            self.windows.update({e: state.copy() for e, state in received.changes.windows.items()})
             for entry in received.changes.records:
-                assert (entry.epoch, entry.seq) not in self.records
+                place = (entry.epoch, entry.seq)
+                assert place not in self.records, f"record {place} came twice as new"
                 self.records[entry.epoch, entry.seq] = record.parse(entry.body)
             self.lost += received.changes.lost
             self._session.committed(received.changes)
             replies.append(received.changes.then_send)
         if self._session.ack_requested:
+            replies.append(self._session.mail(now_ms))
             replies.append(self._session.answer(now_ms, heard, 16))
         for reply in replies:
             if reply is not None:
@@ -153,9 +185,11 @@ class Bench:
         return self.gateway
 
     async def stop(self) -> None:
-        if self.gateway is not None:
-            self.gateway.close()
-        await self.node.stop()
+        try:
+            if self.gateway is not None:
+                self.gateway.close()
+        finally:
+            await self.node.stop()
 
     async def restart(self, files: dict[str, bytes]) -> int:
         """Cut the power, change files as a technician does, give power; return the mark for new events."""

@@ -180,6 +180,19 @@ async def test_keys_of_another_node_are_refused_by_the_gateway_and_the_readings_
     assert len(gateway.records) == bench.stats()["created"]
 
 
+async def test_readings_of_a_new_node_from_before_its_first_contact_get_their_time(make_bench) -> None:
+    bench = make_bench(config={"v": 1, "record": {"interval_s": 1, "batch": 1}})
+    await bench.node.power_on()
+    await bench.node.wait_for(lambda: bench.stats()["created"] >= 4)
+    assert bench.stats()["epoch"] == 0
+    gateway = bench.connect()
+    await gateway.wait_for(lambda: any(found.basis == record.SYNCED for found in gateway.of(schema.AIR)))
+    early = [place[0] for place, found in gateway.records.items() if found.basis == record.UPTIME]
+    assert len(early) >= 4
+    # Their epoch is one whose uptime the gateway has heard.
+    assert all(gateway.windows[epoch].up_offset_ms is not None for epoch in early)
+
+
 # ---- memory
 
 
@@ -363,7 +376,7 @@ async def test_power_cuts_in_the_middle_of_journal_writes_lose_nothing(make_benc
 async def test_small_flash_makes_a_small_journal_and_drops_are_declared(make_bench) -> None:
     # Less than a quarter of the flash's 1 MB stays free.
     busy = {**BUSY, "record": {"interval_ms": 10}, "journal_kb": 1024}
-    bench = make_bench(config=busy, files={"/other": os.urandom(720_000)})
+    bench = make_bench(config=busy, files={"/other": os.urandom(560_000)})
     await bench.node.power_on()
     await bench.node.wait_for(lambda: bench.stats()["dropped"] > 50, 30)
     assert "node.journal_failed" not in bench.codes()

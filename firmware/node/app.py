@@ -14,97 +14,53 @@ import esp32
 import machine
 
 import node
-import sensors
 from node.clock import Clock
 from node.console import Console
-from node.epochs import Epochs
 from node.health import Health
 from node.journal import Journal
-from node.line import Line
 from node.recorder import Recorder
 from node.sampler import Sampler
-from simpang_protocol import codes, record
-from simpang_protocol.nodelink import NodeLink
+from simpang_protocol import codes, frame, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from node.config import Config
-    from node.config import Link as LinkSettings
-    from node.key import Key
+    from node.air import Air
+    from node.busline import BusLine
+    from node.commands import Commands
+    from node.line import Line
+    from node.sleep import Sleeper
+    from simpang_protocol.nodelink import NodeLink
+    from simpang_protocol.polledlink import PolledLink
 
 VERSION = "0.1.0"
-KEY_FILE = "/key.json"
 CONFIG_FILE = "/config.json"
 CRASH_FILE = "/crash.txt"
 JOURNAL_FOLDER = "/journal"
 _WELL_MS = 60000
 _SAY_EVERY_MS = 1000
 _LONGEST_WAIT_MS = 1000
-_LINK_RXBUF = 1024
-_LINK_TXBUF = 512
 
 
-def _read(path: str) -> "bytes | None":
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError:
-        return None
-
-
-# What only the start needs is imported there and taken out of memory again: 16 KB on a 64-bit machine.
-
-
-def _read_key() -> "tuple[Key | None, str]":
-    """Return the key, or None and what is wrong; the node then keeps its readings until it has one."""
-    from node import key
-
-    found = None
-    problem = ""
-    data = _read(KEY_FILE)
-    try:
-        if data is None:
-            problem = KEY_FILE + " is missing. Next: copy it to the node, or flash the node again."
-        else:
-            found = key.parse(data)
-    except ValueError as error:
-        problem = KEY_FILE + ": %s. Next: copy the key file of this node again." % error
-    del sys.modules["node.key"], node.key
-    return found, problem
-
-
-def _read_config() -> "tuple[Config, str | None]":
-    """Return the configuration; a wrong one is replaced by what has a default, so that the node still links
-    and says what is wrong."""
-    from node import config
-
-    found = problem = None
-    data = _read(CONFIG_FILE)
-    try:
-        if data is None:
-            problem = CONFIG_FILE + " is missing. Next: copy it to the node."
-        else:
-            found = config.load(data)
-    except config.ConfigError as error:
-        problem = str(error)
-    if found is None:
-        found = config.load('{"v":1}')
-    del sys.modules["node.config"], node.config
-    del sys.modules["sensors.registry"], sensors.registry
-    return found, problem
+def _board_ms() -> int:
+    """Milliseconds by the clock that counts on in deep sleep; only differences mean something."""
+    return time.time_ns() // 1000000
 
 
 class App:
-    """Everything that a running node holds. `safe` leaves out the sensors: link and remote help only."""
+    """Everything that a running node holds. `safe` leaves out the sensors, and sleep: link and remote help
+    only."""
 
     def __init__(self, safe: bool) -> None:
+        from node import start
+
+        cause = machine.reset_cause()
         self.clock = Clock(time.ticks_ms, time.ticks_diff)
-        key, key_problem = _read_key()
+        key, key_problem = start.read_key()
         self.console = Console(key.node if key else 0, self.clock)
-        config, config_problem = _read_config()
+        config, config_problem = start.read_config(CONFIG_FILE)
         self.watchdog = machine.WDT(timeout=config.watchdog_s * 1000)
         self.poller = select.poll()
         self.recorder = Recorder(self.clock, self._flash_refused)
@@ -113,15 +69,34 @@ class App:
         )
         del sys.modules["node.recover"], node.recover
         self.recorder.attach(self.journal)
-        self.link: NodeLink | None = None
-        self.line: Line | None = None
+        self.sleeper: Sleeper | None = None
+        woken = None
+        rtc = machine.RTC()
+        if config.sleep is not None and not safe:
+            from node import sleep
+
+            self.sleeper = sleep.Sleeper(
+                rtc, _board_ms, self.clock, self.journal, config.sleep.lead_s, config.sleep.awake_s
+            )
+            if cause == machine.DEEPSLEEP_RESET:
+                woken = sleep.wake(rtc.memory(), _board_ms())
+        self.link: NodeLink | PolledLink | None = None
+        self.line: Line | BusLine | Air | None = None
+        self._mail = b""
+        self.commands: Commands | None = None
+        if woken is None:
+            # What an earlier boot left there must never come back.
+            rtc.memory(b"")
+        resumed = False
         if key is None:
             self.console.emit("node.no_key", "error", {"problem": key_problem})
         else:
-            self._start_link(key, config.link)
+            resumed = start.start_link(self, key, config.link, woken)
+        if woken is not None and not resumed:
+            rtc.memory(b"")
         if config_problem is not None:
             self.console.emit("node.config", "error", {"problem": config_problem})
-        self.drivers = [] if safe else self._start_drivers(config)
+        self.drivers = [] if safe else start.start_drivers(config, self)
         self.sampler = Sampler(self.clock, config.record, self.drivers, self.recorder)
         self.health = Health(
             self.clock,
@@ -130,81 +105,30 @@ class App:
             self.journal,
             self.recorder,
             self.link,
-            machine.reset_cause(),
+            cause,
             VERSION,
         )
+        # Between waking up and its sample a node has nothing to say, and its sensors' states are no news.
+        self._silent = resumed
         self._steps = 0
         self._dropped = self.journal.dropped
         self._driver_due = [0] * len(self.drivers)
         self._states = [-1] * len(self.drivers)
         self._stats: tuple[int, ...] = ()
         self._said_ms = -_SAY_EVERY_MS
-        self.recorder.write_event(codes.BOOT, machine.reset_cause(), 0, [])
-        self._report_crash()
-        if config_problem is not None:
-            self.recorder.write_event(codes.CONFIG, 0, 0, [record.text_item(config_problem)])
-
-    # ---- start
-
-    def _start_link(self, key: "Key", settings: "LinkSettings") -> None:
-        epochs = Epochs(esp32.NVS("simpang"), max(self.journal.highest_epoch + 1, key.epoch_start))
-        stored = epochs.load()
-        epoch = None
-        if stored is None:
-            self.console.emit("node.epoch_lost", "warning", {})
+        if resumed and woken is not None and self.sleeper is not None:
+            self.sleeper.resume(woken.state)
+            self.health.resume(woken.written_ms, woken.said)
         else:
-            epoch = max(stored + 1, epochs.least)
-            try:
-                epochs.save(self.journal.epoch_after(epoch))
-                epoch = self.journal.start_epoch(epoch)
-            except OSError as error:
-                self.console.emit("node.epoch_failed", "error", {"error": str(error)})
-                epoch = None
-        self.link = NodeLink(
-            key.node,
-            key.generation,
-            key.keys,
-            self.journal,
-            epochs,
-            epoch,
-            os.urandom,
-            self.clock.uptime_s,
-            self.clock.is_synced,
-            self.clock.take,
-        )
-        uart = machine.UART(
-            settings.uart,
-            settings.baud,
-            tx=settings.tx,
-            rx=settings.rx,
-            rxbuf=_LINK_RXBUF,
-            txbuf=_LINK_TXBUF,
-        )
-        self.poller.register(uart, select.POLLIN)
-        self.line = Line(uart, self.link)
+            self.recorder.write_event(codes.BOOT, cause, 0, [])
+            self._report_crash(start.read(CRASH_FILE))
+            if config_problem is not None:
+                self.recorder.write_event(codes.CONFIG, 0, 0, [record.text_item(config_problem)])
+        # What only the start needed goes out of memory again.
+        del sys.modules["node.start"], node.start
 
-    def _start_drivers(self, config: "Config") -> "list[Any]":
-        buses: dict[str, Any] = {}
-        drivers = []
-        for sensor in config.sensors:
-            # A bus that no sensor reads stays closed: what came in there would keep the loop awake for ever.
-            if sensor.bus not in buses:
-                buses[sensor.bus] = self._open_bus(config.buses[sensor.bus])
-            driver = sensor.driver(buses[sensor.bus], sensor.options)
-            driver.start(self.clock.uptime_ms())
-            drivers.append(driver)
-        return drivers
-
-    def _open_bus(self, bus: "Any") -> "Any":
-        if bus.kind == "i2c":
-            return machine.I2C(bus.id, scl=machine.Pin(bus.scl), sda=machine.Pin(bus.sda), freq=bus.freq)
-        uart = machine.UART(bus.id, bus.baud, tx=bus.tx, rx=bus.rx, rxbuf=_LINK_RXBUF)
-        self.poller.register(uart, select.POLLIN)
-        return uart
-
-    def _report_crash(self) -> None:
+    def _report_crash(self, data: "bytes | None") -> None:
         """Send, once, the end of what main.py kept of an exception that ended an earlier start."""
-        data = _read(CRASH_FILE)
         if data is None:
             return
         text = "".join([chr(byte) for byte in data.strip()[-record.MAX_TEXT :] if byte < 0x80])
@@ -223,6 +147,23 @@ class App:
     def _flash_refused(self, error: OSError) -> None:
         self.console.emit("node.journal_failed", "error", {"error": str(error)})
 
+    def take_mail(self, kind: int, plain: bytes) -> None:
+        """Keep a command until the link is done with its frame; the gateway repeats what finds no room."""
+        if kind == frame.CONFIG and not self._mail:
+            self._mail = plain
+
+    def report(self) -> None:
+        """Write a health report: the command `health`."""
+        self.health.report()
+
+    def identify(self, seconds: int) -> None:
+        """Show which node this is: the command `identify`."""
+        self.console.emit("node.identify", "info", {"seconds": seconds})
+
+    def _count(self, cause: str) -> None:
+        assert self.link is not None
+        self.link.counters[cause] = self.link.counters.get(cause, 0) + 1
+
     # ---- running
 
     def turn(self) -> int:
@@ -236,11 +177,14 @@ class App:
                 left = driver.step(now_ms)
                 self._driver_due[number] = now_ms + left
             wait = min(wait, left)
-        wait = min(wait, self.sampler.step(), self.health.step())
+        wait = min(wait, self.sampler.step())
+        self._silent = self._silent and not self.sampler.passed
+        if not self._silent:
+            wait = min(wait, self.health.step())
         if self.clock.steps != self._steps:
             self._steps = self.clock.steps
             self._note_time()
-        if self.line is not None and self.link is not None:
+        if self.line is not None and self.link is not None and not self._silent:
             if self.journal.dropped != self._dropped:
                 self._dropped = self.journal.dropped
                 self.link.forget_dropped()
@@ -248,7 +192,39 @@ class App:
                 wait = min(wait, self.line.step(self.clock.uptime_ms()))
             except OSError as error:
                 self.console.emit("node.epoch_failed", "error", {"error": str(error)})
+            if self._mail:
+                self._obey()
+                return 0
         return wait
+
+    def _obey(self) -> None:
+        """Carry out the command that came."""
+        mail, self._mail = self._mail, b""
+        assert self.link is not None
+        if self.commands is None:
+            # Imported with the first command: most nodes never get one between two starts.
+            from node.commands import Commands
+
+            self.commands = Commands(
+                esp32.NVS("simpang"), self.journal, self.recorder, self, self._count, CONFIG_FILE
+            )
+        try:
+            self.commands.take(mail)
+        except OSError as error:
+            self.console.emit("node.command_failed", "error", {"error": str(error)})
+        if self.commands.restart:
+            self.console.emit("node.restart", "info", {})
+            machine.reset()
+
+    def _rest(self) -> None:
+        """Fall asleep where nothing is left to do before the next sample; the board starts anew after it."""
+        if self.sleeper is None or self.link is None:
+            return
+        pause_ms = self.sleeper.pause_ms(self.sampler.passed > 0, self.sampler.step(), self.link)
+        if pause_ms and self.link.epoch is not None:
+            self.console.emit("node.sleep", "info", {"ms": pause_ms})
+            self.sleeper.prepare(self.link.epoch, self.health)
+            machine.deepsleep(pause_ms)
 
     def _note_time(self) -> None:
         now_ms = self.clock.now_ms()
@@ -305,6 +281,7 @@ class App:
             if not well and self.clock.uptime_ms() >= _WELL_MS:
                 well = True
                 on_well(False)
+            self._rest()
             if wait > 0:
                 self.poller.poll(wait)
 

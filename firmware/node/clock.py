@@ -33,7 +33,21 @@ class Clock:
         self._offset_ms: int | None = None
         self._taken_ms = 0
         self._quality = times.UNKNOWN
+        self._slept = False
         self.steps = 0
+
+    def resume(self, uptime_ms: int, offset_ms: "int | None", quality: int, taken_ms: int) -> None:
+        """Go on after a deep sleep: it is `uptime_ms` now, the rest is what `state` returned before."""
+        self._last = self._ticks_ms()
+        self._uptime_ms = uptime_ms
+        self._offset_ms = offset_ms
+        self._quality = quality
+        self._taken_ms = taken_ms
+        self._slept = True
+
+    def state(self) -> "tuple[int | None, int, int]":
+        """Return (time of day - uptime in ms, its quality, the uptime at which it was told)."""
+        return self._offset_ms, self._quality, self._taken_ms
 
     def uptime_ms(self) -> int:
         """Milliseconds since the cold boot."""
@@ -73,6 +87,10 @@ class Clock:
             self.steps += 1
         else:
             drift = offset - self._offset_ms
-            self._offset_ms += max(-_SLEW_MS, min(_SLEW_MS, drift))
+            # The clock that counts through a sleep is a coarse one: its error is gone with the first answer.
+            slew_ms = STEP_MS if self._slept and fresh else _SLEW_MS
+            self._offset_ms += max(-slew_ms, min(slew_ms, drift))
+        if fresh:
+            self._slept = False
         self._taken_ms = self.uptime_ms()
         self._quality = time.quality

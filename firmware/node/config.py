@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DEFAULTS = {
     "link.uart": (2, 0, 2),
     "link.baud": (115_200, 9600, 921_600),
+    "link.channel": (0, 0, 13),
     "buses.*.baud": (9600, 1200, 921_600),
     "buses.*.freq": (100_000, 10_000, 400_000),
     "record.interval_s": (10, 1, 7620),
@@ -28,19 +29,34 @@ DEFAULTS = {
     "health_s": (300, 5, 86_400),
     "journal_kb": (256, 16, 1024),
     "watchdog_s": (30, 5, 120),
+    "sleep.awake_s": (10, 1, 600),
 }
 # Default pins by number of the unit. UART 0 is wired to the USB connector, its pins cannot be chosen.
 UART_PINS = ({"tx": 1, "rx": 3}, {"tx": 25, "rx": 26}, {"tx": 17, "rx": 16})
 I2C_PINS = ({"scl": 22, "sda": 21}, {"scl": 33, "sda": 32})
 
 MAX_BYTES = 4096
-_SETTINGS = ("v", "link", "buses", "sensors", "record", "health_s", "journal_kb", "watchdog_s", "led")
+_SETTINGS = (
+    "v",
+    "link",
+    "buses",
+    "sensors",
+    "record",
+    "health_s",
+    "journal_kb",
+    "watchdog_s",
+    "led",
+    "sleep",
+)
 _MAX_SENSORS = 8
 _MAX_BRACKETS = 64  # bounds the nesting, which the parser follows by recursion
 _MAX_NAME = 16
 _NAME_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_-"
 # Periods on the wire: 1 to 127 s, then whole minutes (protocol, "Plaintext").
 _LONGEST_IN_SECONDS = 127
+# Before each sample of a node that sleeps: its start, and what sensors need until their first value.
+_START_S = 1
+_FIRST_VALUE_S = 3
 
 _FLASH_PINS = (6, 7, 8, 9, 10, 11)
 _MISSING_PINS = (20, 24, 28, 29, 30, 31)  # no such GPIO on the ESP32
@@ -62,13 +78,23 @@ class ConfigError(ValueError):
 # These classes have no methods, so that a configuration holds nothing of this module: a node that takes it
 # out of `sys.modules` after `load` has the memory back.
 class Link:
-    """The line to the gateway: `kind` "serial", `uart` number, pins `tx` and `rx`, `baud`."""
+    """The line to the gateway. With `multi` a frame may carry several records.
+
+    `kind` "serial" or "rs485": `uart` number, pins `tx` and `rx`, `baud`; "rs485"
+    also `de`, the pin that switches the transmitter on, or None, and `de_invert` (it is on while the pin is
+    low). `kind` "espnow": `channel` (0: search), `bridge`, the address of the only bridge to speak to, or
+    None."""
 
     kind: str
+    multi: bool
     uart: int
     tx: int
     rx: int
     baud: int
+    de: "int | None"
+    de_invert: bool
+    channel: int
+    bridge: "bytes | None"
 
 
 class UartBus:
@@ -112,8 +138,16 @@ class Record:
     latency_s: int
 
 
+class Sleep:
+    """Deep sleep between samples: wake `lead_s` before each, stay awake for at most `awake_s` after it."""
+
+    awake_s: int
+    lead_s: int
+
+
 class Config:
-    """A valid configuration; `buses` by their names, `led` is a pin or None."""
+    """A valid configuration; `buses` by their names, `led` is a pin or None, `sleep` None where the node
+    stays awake."""
 
     link: Link
     buses: "dict[str, Any]"
@@ -123,6 +157,7 @@ class Config:
     journal_kb: int
     watchdog_s: int
     led: "int | None"
+    sleep: "Sleep | None"
 
 
 def load(data: "bytes | str") -> Config:
@@ -157,7 +192,18 @@ def load(data: "bytes | str") -> Config:
     config.journal_kb = _setting(table, "journal_kb", "journal_kb")
     config.watchdog_s = _setting(table, "watchdog_s", "watchdog_s")
     config.led = None if table.get("led") is None else _pin(pins, table, "", "led", None, True)
+    config.sleep = None if table.get("sleep") is None else _sleep(table, config)
     return config
+
+
+def keep_link(data: "bytes | str | None") -> Config:
+    """Return the defaults with what `data` says of the link, where that can be read: so a node with a fault
+    elsewhere can still say so, and one on a bus does not talk into it."""
+    try:
+        table = json.loads(data if isinstance(data, str) else str(data or b"", "utf-8"))
+        return load(json.dumps({"v": 1, "link": table.get("link", {})}))
+    except (ValueError, AttributeError):
+        return load('{"v":1}')
 
 
 def _show(value: "Any") -> str:
@@ -215,6 +261,13 @@ def _setting(table: "dict[str, Any]", key: str, name: str, path: str = "") -> in
     return _integer(table, key, path or name, DEFAULTS[name])
 
 
+def _flag(table: "dict[str, Any]", key: str, path: str, default: bool) -> bool:
+    value = table.get(key, default)
+    if value is not True and value is not False:
+        raise ConfigError(path, f"is {_show(value)}, not true or false", "write true or false")
+    return value
+
+
 def _choice(table: "dict[str, Any]", key: str, path: str, default: "str | None", known: "Any") -> str:
     value = table.get(key, default)
     if not isinstance(value, str) or value not in known:
@@ -265,13 +318,42 @@ def _uart_pins(table: "dict[str, Any]", path: str, uart: int, pins: "Pins") -> "
 
 
 def _link(table: "dict[str, Any]", pins: "Pins") -> Link:
-    _only(table, "link", ("kind", "uart", "tx", "rx", "baud"))
     link = Link()
-    link.kind = _choice(table, "kind", "link.kind", "serial", ("serial",))
-    link.uart = _setting(table, "uart", "link.uart")
+    link.kind = _choice(table, "kind", "link.kind", "serial", ("serial", "rs485", "espnow"))
+    if link.kind == "espnow":
+        _only(table, "link", ("kind", "multi", "channel", "bridge"))
+        link.multi = _flag(table, "multi", "link.multi", True)
+        link.channel = _setting(table, "channel", "link.channel")
+        link.bridge = _mac(table, "bridge", "link.bridge")
+        return link
+    bus = link.kind == "rs485"
+    _only(table, "link", ("kind", "multi", "uart", "tx", "rx", "baud") + (("de", "de_invert") if bus else ()))
+    # Frames of one record are short: less is lost with each on a noisy bus.
+    link.multi = _flag(table, "multi", "link.multi", not bus)
+    # On a bus nobody speaks unasked, and the console of UART 0 would.
+    link.uart = _integer(table, "uart", "link.uart", (2, 1, 2) if bus else DEFAULTS["link.uart"])
     link.baud = _setting(table, "baud", "link.baud")
     link.tx, link.rx = _uart_pins(table, "link", link.uart, pins)
+    link.de = None if table.get("de") is None else _pin(pins, table, "link", "de", None, True)
+    link.de_invert = _flag(table, "de_invert", "link.de_invert", False)
     return link
+
+
+def _mac(table: "dict[str, Any]", key: str, path: str) -> "bytes | None":
+    """An address as "24:0a:c4:12:34:56", or None where there is none."""
+    value = table.get(key)
+    if value is None:
+        return None
+    parts = value.split(":") if isinstance(value, str) else []
+    mac = b""
+    for part in parts:
+        if len(part) == 2 and all(c in "0123456789abcdefABCDEF" for c in part):
+            mac += bytes((int(part, 16),))
+    # The lowest bit of the first byte means a group of radios, never one.
+    if len(parts) != 6 or len(mac) != 6 or mac[0] & 1:
+        problem = f"is {_show(value)}, not the address of a radio"
+        raise ConfigError(path, problem, 'write it as "24:0a:c4:12:34:56", or leave it out')
+    return mac
 
 
 def _uart_bus(table: "dict[str, Any]", path: str, pins: "Pins") -> "Any":
@@ -295,7 +377,7 @@ def _i2c_bus(table: "dict[str, Any]", path: str, pins: "Pins") -> "Any":
 
 def _buses(table: "dict[str, Any]", link: Link, pins: "Pins") -> "dict[str, Any]":
     buses: dict[str, Any] = {}
-    taken = {f"uart {link.uart}": "the link"}
+    taken = {} if link.kind == "espnow" else {f"uart {link.uart}": "the link"}
     for name in sorted(table):
         path = "buses." + _plain(name)
         if not _is_name(name):
@@ -383,3 +465,28 @@ def _record(table: "dict[str, Any]") -> Record:
     record.interval_ms = interval_s * 1000
     record.period_s = interval_s
     return record
+
+
+def _sleep(given: "dict[str, Any]", config: Config) -> Sleep:
+    table = _table(given, "sleep", "")
+    _only(table, "sleep", ("awake_s",))
+    sleep = Sleep()
+    sleep.awake_s = _setting(table, "awake_s", "sleep.awake_s")
+    sleep.lead_s = _START_S
+    for sensor in config.sensors:
+        sleep.lead_s = max(sleep.lead_s, _START_S + sensor.options.get("warmup_s", 0) + _FIRST_VALUE_S)
+    link = config.link
+    if link.kind == "rs485":
+        raise ConfigError("sleep", "does not go with a bus: whoever is polled must be awake", "remove it")
+    if link.kind == "espnow" and not link.channel:
+        raise ConfigError("sleep", "leaves no time to search for a channel", "set link.channel")
+    record = config.record
+    if record.interval_ms <= sleep.lead_s * 1000:
+        problem = f"is too short for sleep: each sample needs {sleep.lead_s} s before it"
+        raise ConfigError("record.interval_s", problem, "write a longer interval, or remove sleep")
+    # Between samples nothing is measured, so each is a moment, and a record holds one moment.
+    if _table(given, "record", "").get("batch", 1) != 1:
+        raise ConfigError("record.batch", "goes not with sleep: a record holds one moment", "leave it out")
+    record.period_s = 0
+    record.batch = 1
+    return sleep

@@ -27,18 +27,19 @@ class Delivered:
             if epoch not in epochs:
                 del self._known[epoch]
 
+    def known(self, epoch: int) -> "tuple[int, int]":
+        """Return (base, bits) of an epoch, (0, 0) where nothing is known."""
+        return self._known.get(epoch, (0, 0))
+
     def base(self, epoch: int) -> int:
         """Return the base of an epoch, 0 where none is known."""
-        known = self._known.get(epoch)
-        return known[0] if known is not None else 0
+        return self.known(epoch)[0]
 
     def has(self, epoch: int, seq: int) -> bool:
         """True where the gateway holds that record."""
-        known = self._known.get(epoch)
-        if known is None:
-            return False
-        ahead = seq - known[0]
-        return ahead < 0 or (0 < ahead <= _WINDOW and bool(known[1] >> ahead - 1 & 1))
+        base, bits = self.known(epoch)
+        ahead = seq - base
+        return ahead < 0 or (0 < ahead <= _WINDOW and bool(bits >> ahead - 1 & 1))
 
     def count_missing(self, segment: "Segment") -> int:
         """Return how many readable records of a segment the gateway does not hold."""

@@ -46,17 +46,33 @@ class Health:
 
     def step(self) -> int:
         """Write a report where one is due; return the milliseconds until the next look."""
-        now_ms = self._clock.uptime_ms()
         states = self._states()
         if self._written_ms is not None:
-            age_ms = now_ms - self._written_ms
-            changed = states + bytes((self._journal.dropped > 0,)) != self._said
+            age_ms = self._clock.uptime_ms() - self._written_ms
+            changed = self._brief(states) != self._said
             if age_ms < self._every_ms and not (changed and age_ms >= _LEAST_MS):
                 return min(_CHECK_MS, self._every_ms - age_ms)
-        self._written_ms = now_ms
-        self._said = states + bytes((self._journal.dropped > 0,))
-        self._write(states)
+        self.report()
         return _CHECK_MS
+
+    def report(self) -> None:
+        """Write a report now."""
+        states = self._states()
+        self._written_ms = self._clock.uptime_ms()
+        self._said = self._brief(states)
+        self._write(states)
+
+    def state(self) -> "tuple[int, bytes]":
+        """Return the uptime of the last report, and in short what it said; for `resume`."""
+        return self._written_ms or 0, self._said
+
+    def resume(self, written_ms: int, said: bytes) -> None:
+        """Go on after a deep sleep with what `state` returned before."""
+        self._written_ms = written_ms
+        self._said = said
+
+    def _brief(self, states: bytes) -> bytes:
+        return states + bytes((self._journal.dropped > 0,))
 
     def _states(self) -> bytes:
         pairs = bytearray()

@@ -1,18 +1,19 @@
 """The journal on flash: records survive power cuts, stay until the gateway has them, and are bounded.
 
-Records lie in segment files (segment.py) in one folder. Every boot and every epoch begins a new segment, so
-a file never has to be continued after a cut; reading stops at the first record that is not whole. A record
-exists from the moment `append` returns.
+Records lie in segment files (segment.py) in one folder. Every cold boot and every epoch begins a new segment,
+so a file never has to be continued after a cut; reading stops at the first record that is not whole. A record
+exists from the moment `append` returns. After a deep sleep, which cuts nothing, the newest file is continued.
 
 A segment of epoch 0 was written while the node had lost its epoch: its records are kept, and get their
 identity by a rename, atomic on LittleFS, once the gateway has named an epoch. What one boot wrote so is a
-run: its seqs begin at 0, and all of it gets the same epoch.
+run: its seqs begin at 0, and all of it gets the same epoch. The run of the present boot goes on in its epoch,
+so that the uptime which the node then tells covers the times of those records too.
 """
 
 import os
 
 from node.delivered import Delivered
-from node.segment import OVERHEAD, Header, Reader, Segment, damage, frame, name_of, remove
+from node.segment import OVERHEAD, Header, Reader, Segment, damage, frame, name_of, remove, whole_size
 from simpang_protocol.frame import LAST_COUNTER as LAST_SEQ
 
 TYPE_CHECKING = False
@@ -64,7 +65,7 @@ class Journal:
         self._segments = found.segments
         # epoch: floor, of epochs that are gone without the gateway's knowledge
         self._gone = found.gone
-        self._next_index = found.next_index
+        self._next_index = self._first_index = found.next_index
         self.epoch = 0
         self.seq = 0
         # The newest segment while it is written, and its size.
@@ -97,35 +98,46 @@ class Journal:
         return max([segment.epoch for segment in self._segments] + [0])
 
     def epoch_after(self, epoch: int) -> int:
-        """Return what `start_epoch(epoch)` would return: every unnamed run takes an epoch before it."""
+        """Return what `start_epoch(epoch)` would return: unnamed runs of earlier boots take an epoch each."""
         return self._plan(epoch)[1]
 
-    def _plan(self, epoch: int) -> "tuple[list[int], int]":
-        """Return the epoch of each segment once the unnamed ones have theirs, and the one after those."""
+    def _plan(self, epoch: int) -> "tuple[list[int], int, int]":
+        """Return the epoch of each segment once the unnamed ones have theirs, and the epoch and seq to go on
+        with."""
         given: list[int] = []
         previous = None
+        drawn = 0
         for segment in self._segments:
             name = segment.epoch
-            if name == 0:
-                # A cut during an earlier assignment may have left the rest of a run without its epoch.
-                if previous is not None and segment.first > 0 and previous.end == segment.first:
-                    name = given[-1]
-                else:
-                    name = epoch
-                    epoch += 1
+            if name:
+                drawn = 0
+            # A cut during an earlier assignment may have left the rest of a run without its epoch.
+            elif previous is not None and segment.first > 0 and previous.end == segment.first:
+                name = given[-1]
+            else:
+                name = drawn = epoch
+                epoch += 1
             given.append(name)
             previous = segment
-        return given, epoch
+        if (
+            drawn
+            and previous is not None
+            and previous.index >= self._first_index
+            and previous.end == self.seq
+        ):
+            return given, drawn, self.seq
+        return given, epoch, 0
 
     def start_epoch(self, epoch: int) -> int:
-        """Name the unnamed runs from `epoch` on, and begin the epoch after them with seq 0; return that one.
+        """Name the unnamed runs from `epoch` on and return the epoch of new records: that of this boot's run,
+        which goes on, or the one after all of them, from seq 0 on.
 
         Raises OSError where the flash refuses it; what has its epoch keeps it.
         """
         self._close()
         self._reader.close()
         self._recent = []
-        given, current = self._plan(epoch)
+        given, current, seq = self._plan(epoch)
         for number, segment in enumerate(self._segments):
             if segment.epoch == 0:
                 os.rename(self._path(segment.index, 0), self._path(segment.index, given[number]))
@@ -133,8 +145,37 @@ class Journal:
                     segment.index, given[number], segment.first, segment.count, segment.end
                 )
         self.epoch = current
-        self.seq = 0
+        self.seq = seq
         return current
+
+    def resume_epoch(self, epoch: int, next_seq: int, base: int, bits: int) -> None:
+        """Go on in `epoch` after a deep sleep, instead of `start_epoch`: `next_seq` is what `seq` was before,
+        `base` and `bits` what `given(epoch)` said.
+
+        Raises ValueError where the journal holds more than that: it went on without this state.
+        """
+        epochs = [segment.epoch for segment in self._segments]
+        last = self._segments[-1] if epoch in epochs else None
+        if 0 in epochs or self.highest_epoch > epoch or (last is not None and last.end > next_seq):
+            raise ValueError("not the state of this journal")
+        self.epoch = epoch
+        self.seq = next_seq
+        if last is None:
+            return
+        if last.end < next_seq:
+            # The flash lost its end.
+            self.created += next_seq - last.end
+            if base < next_seq:
+                self._segments[-1] = Segment(last.index, epoch, last.first, last.count, next_seq)
+        else:
+            path = self._path(last.index, epoch)
+            try:
+                self._size = whole_size(path)
+                self._file = open(path, "ab")  # noqa: SIM115 (open until the segment is full)
+            except (OSError, ValueError):
+                # What does not end with a whole record is not continued.
+                pass
+        self.free(epoch, base, bits)
 
     # ---- writing
 
@@ -276,6 +317,10 @@ class Journal:
             self._delivered.note(epoch, base, bits)
             self._sweep()
 
+    def given(self, epoch: int) -> "tuple[int, int]":
+        """Return (base, bits) of an epoch as `free` noted them, (0, 0) where it never did."""
+        return self._delivered.known(epoch)
+
     def _sweep(self) -> None:
         """Delete the segments that the gateway has, but not the newest: it carries the accounts."""
         at = 0
@@ -307,9 +352,17 @@ class Journal:
         """Records that the gateway has."""
         return self.created - self.dropped - self.held
 
+    def holds(self, epoch: int, seq: int) -> bool:
+        """True where that record can be read and the gateway is not known to have it."""
+        for segment in self._segments:
+            if segment.epoch == epoch and 0 <= seq - segment.first < segment.count:
+                return not self._delivered.has(epoch, seq)
+        return False
+
     def floors(self) -> "list[tuple[int, int]]":
         """Return (epoch, floor), oldest first: the lowest seq that is held of each epoch, or the seq behind
-        its last where nothing is left of it to send and the gateway's base is not there yet."""
+        its last where nothing is left of it to send. The link says it where the gateway's base is lower: also
+        to a gateway whose store was restored from a backup and lacks what the node has forgotten."""
         out = sorted(self._gone.items())
         said = 0
         for number, segment in enumerate(self._segments):
@@ -317,7 +370,7 @@ class Journal:
                 continue
             base = self._delivered.base(segment.epoch)
             floor = self._delivered.next_missing(segment, base)
-            if floor is None and base < segment.end:
+            if floor is None:
                 last = number + 1 == len(self._segments)
                 if last or self._segments[number + 1].epoch != segment.epoch:
                     floor = segment.end

@@ -7,7 +7,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_SIZES = {"up": 16, "down": 16, "hello": 32}
+_SIZES = {"up": 16, "down": 16, "hello": 32, "up4": 16}
+# Only a link over LoRa needs it; an older key file may be without.
+_OPTIONAL = "up4"
 _LAST_NODE = 0xFFFE
 _LAST_EPOCH = 0xFFFFFF
 _LAST_GENERATION = 0xFFFFFFFF
@@ -15,7 +17,8 @@ _LAST_GENERATION = 0xFFFFFFFF
 
 # The class has no methods, so that the module can go once the file is read.
 class Key:
-    """`node` id, key `generation`, lowest epoch `epoch_start`, and `keys` by their purpose."""
+    """`node` id, key `generation`, lowest epoch `epoch_start`, and `keys` by their purpose: `up`, `down`,
+    `hello`, and `up4` where the file has it."""
 
     node: int
     generation: int
@@ -38,7 +41,7 @@ def parse(data: bytes) -> Key:
     key.node = _whole(table, "node", 1, _LAST_NODE)
     key.generation = _whole(table, "generation", 0, _LAST_GENERATION)
     key.epoch_start = _whole(table, "epoch_start", 1, _LAST_EPOCH)
-    key.keys = {name: _secret(table, name) for name in _SIZES}
+    key.keys = {name: _secret(table, name) for name in _SIZES if name != _OPTIONAL or name in table}
     return key
 
 

@@ -54,10 +54,19 @@ class Recorder:
         basis, t0 = self.now()
         self._write(schema.HEALTH, basis, t0, 0, [row], items)
 
-    def write_event(self, code: int, arg1: int, arg2: int, items: "list[tuple[int, bytes]]") -> None:
-        """Write an event of `simpang_protocol.codes`."""
+    def write_event(
+        self,
+        code: int,
+        arg1: int,
+        arg2: int,
+        items: "list[tuple[int, bytes]]",
+        severity: "int | None" = None,
+    ) -> None:
+        """Write an event of `simpang_protocol.codes`, with another `severity` than that of its code."""
         basis, t0 = self.now()
-        self._write(schema.EVENT, basis, t0, 0, [(code, codes.EVENTS[code][1], arg1, arg2)], items)
+        if severity is None:
+            severity = codes.EVENTS[code][1]
+        self._write(schema.EVENT, basis, t0, 0, [(code, severity, arg1, arg2)], items)
 
     def drop_record(self, epoch: int, first: int, last: int, records: int, seq: int) -> bytes:
         """Build the event that gives up the last records of an epoch; the journal writes it."""

@@ -38,6 +38,8 @@ class Sampler:
         self._basis = record.UPTIME
         self._steps = clock.steps
         self._next_ms = self._grid_after(self._now_ms())
+        # Grid points that are past.
+        self.passed = 0
 
     def _now_ms(self) -> int:
         now_ms = self._clock.now_ms()
@@ -56,6 +58,7 @@ class Sampler:
             self.close()
             self._next_ms = self._grid_after(now_ms)
         if now_ms >= self._next_ms:
+            self.passed += 1
             due_ms = self._next_ms
             self._next_ms = self._grid_after(now_ms)
             if now_ms - due_ms < self._interval_ms:

@@ -107,6 +107,18 @@ def read_record(file: "BinaryIO") -> "bytes | None":
     return rest[:-_CRC_SIZE]
 
 
+def whole_size(path: str) -> int:
+    """Return the size of a segment. Raises ValueError where it does not end with a whole record, OSError."""
+    with open(path, "rb") as file:
+        header = read_header(file)
+        at = file.tell()
+        while header is not None and read_record(file) is not None:
+            at = file.tell()
+        if header is None or at != file.seek(0, 2):
+            raise ValueError("%s is not whole" % path)
+    return at
+
+
 class Reader:
     """Reads records of segments in `folder`; what follows the last one costs no search. `index` is that of
     the open segment (-1: none), `seq` that of the record it would read next."""

@@ -81,8 +81,8 @@ def remove_tree(folder):
 
 
 class JournalWorld:
-    """`boot` gives power, `append`, `exchange`, `hello`, `raise_epoch` are what a node does with its journal,
-    `check` and `drain` compare it with what must be. After a cut of the power call `boot` again.
+    """`boot` gives power, `append`, `exchange`, `hello`, `raise_epoch`, `sleep` are what a node does with its
+    journal, `check` and `drain` compare it with what must be. After a cut of the power call `boot` again.
     """
 
     def __init__(self, folder, limit_bytes):
@@ -117,6 +117,30 @@ class JournalWorld:
 
     def boot(self):
         """Start as the application does: the journal, then the next epoch, if the last one is known."""
+        self._open()
+        if self.nvs is not None:
+            self.raise_epoch(0)
+
+    def sleep(self):
+        """Sleep deeply and go on in the same epoch; True where that was possible. What the flash refused
+        before may be there all the same: then the node starts as after a cut."""
+        journal = self.journal
+        state = (journal.epoch, journal.seq) + journal.given(journal.epoch)
+        if self.nvs != journal.epoch or not journal.epoch:
+            return False
+        self._open()
+        try:
+            self.journal.resume_epoch(state[0], state[1], state[2], state[3])
+        except ValueError:
+            self.raise_epoch(0)
+            return False
+        assert (self.journal.epoch, self.journal.seq) == state[:2]
+        return True
+
+    def _open(self):
+        if self.journal is not None:
+            # A reset leaves no file open.
+            self.journal._close()
         self.journal = None
         self.given = {}
         journal = Journal(self.folder, self.limit_bytes, self._drop_record, self.next_epoch)
@@ -126,8 +150,6 @@ class JournalWorld:
         self.doubtful = []
         self.journal = journal
         self.least = max(1, journal.highest_epoch + 1)
-        if self.nvs is not None:
-            self.raise_epoch(0)
 
     def lose_epoch(self):
         """The stored epoch is gone at the next boot."""

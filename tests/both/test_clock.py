@@ -114,3 +114,30 @@ def test_gateway_in_holdover_makes_a_node_in_holdover():
     ticks.ms += 1000
     clock.take(at(2000, times.HOLDOVER), False)
     assert clock.basis() == record.HOLDOVER
+
+
+def test_uptime_and_time_of_day_go_on_after_a_deep_sleep():
+    ticks, clock = make_clock()
+    clock.take(at(0), True)
+    ticks.ms += 5000
+    offset_ms, quality, taken_ms = clock.state()
+    after = Clock(Ticks(WRAP - 3).ticks_ms, ticks.ticks_diff)
+    after.resume(5000 + 60000, offset_ms, quality, taken_ms)
+    assert after.uptime_ms() == 65000 and after.now_ms() == NOON_S * 1000 + 65000
+    assert after.is_synced() and after.steps == 0
+    after.resume(taken_ms + HOUR_MS + 1, offset_ms, quality, taken_ms)
+    assert after.basis() == record.HOLDOVER
+
+
+def test_error_of_a_sleep_is_gone_with_the_first_fresh_answer_and_is_no_step():
+    for error in (-1900, 1900):
+        clock = make_clock()[1]
+        clock.take(at(0), True)
+        clock.resume(60000, clock.state()[0], times.SYNCED, 0)
+        # An old answer moves it as little as ever.
+        clock.take(at(60000 + error), False)
+        assert clock.now_ms() == NOON_S * 1000 + 60000 + (50 if error > 0 else -50)
+        clock.take(at(60000 + error), True)
+        assert clock.now_ms() == NOON_S * 1000 + 60000 + error and clock.steps == 1
+        clock.take(at(60000), True)
+        assert clock.now_ms() == NOON_S * 1000 + 60000 + error - (50 if error > 0 else -50)

@@ -116,3 +116,40 @@ def test_sensor_that_flutters_fills_no_journal():
     times_s = bench.times_s()
     gaps = [times_s[i] - times_s[i - 1] for i in range(1, len(times_s))]
     assert min(gaps) >= 10 and len(times_s) > 50
+
+
+def test_report_is_written_when_it_is_asked_for():
+    bench = Bench(300)
+    bench.run(100000)
+    bench.health.report()
+    bench.run(250000)
+    assert bench.times_s() == [0, 100]
+    bench.run(60000)
+    assert bench.times_s() == [0, 100, 400]
+
+
+def test_reports_keep_their_time_through_sleeps():
+    bench = Bench(300)
+    bench.run(1000)
+    for _ in range(20):
+        written_ms, said = bench.health.state()
+        after = Bench(300)
+        after.ms, after.reports = bench.ms + 59000, bench.reports
+        bench = after
+        bench.health.resume(written_ms, said)
+        bench.health.step()
+    assert bench.times_s() == [0, 355, 709, 1063]
+
+
+def test_change_during_a_sleep_is_reported_once():
+    bench = Bench(3000)
+    bench.run(1000)
+    bench.ms += 60000
+    state = bench.health.state()
+    bench.drivers[0].state = FAULTY
+    for _ in range(3):
+        bench.health.resume(state[0], state[1])
+        bench.health.step()
+        state = bench.health.state()
+    assert len(bench.reports) == 2
+    assert bench.reports[1][2][record.TAG_SENSOR_STATES] == bytes((0, FAULTY, 1, OK))

@@ -2,10 +2,24 @@
 
 import os
 
+import node.journal
 from journalkit import LAST_SEQ, accounts, drop_record, events_in, files, places, raises, started, write
 from journalworld import Folder
 from node.journal import Journal
 from node.segment import name_of
+
+
+class OneRename:
+    """A flash that refuses every rename but the first."""
+
+    def __init__(self):
+        self._done = False
+
+    def rename(self, old, new):
+        if self._done:
+            raise OSError(28)
+        self._done = True
+        os.rename(old, new)
 
 
 def test_records_without_an_epoch_are_kept_and_not_sent():
@@ -14,10 +28,40 @@ def test_records_without_an_epoch_are_kept_and_not_sent():
         write(journal, 3)
         assert places(journal) == [] and journal.floors() == []
         assert accounts(journal) == (3, 0, 3, 0)
-        assert journal.start_epoch(70000) == 70001
+        assert journal.start_epoch(70000) == 70000
         assert places(journal) == [(70000, 0), (70000, 1), (70000, 2)]
+
+
+def test_run_of_this_boot_goes_on_in_its_epoch_and_those_of_earlier_boots_do_not():
+    with Folder() as folder:
+        write(Journal(folder, 60000, drop_record, None), 4)
+        journal = Journal(folder, 60000, drop_record, None)
+        write(journal, 20)
+        assert journal.epoch_after(9) == 10
+        assert journal.start_epoch(9) == 10
         write(journal, 2)
-        assert places(journal)[3:] == [(70001, 0), (70001, 1)]
+        expected = [(9, seq) for seq in range(4)] + [(10, seq) for seq in range(22)]
+        assert places(journal) == expected and accounts(journal) == (26, 0, 26, 0)
+        # The next one is new in every way.
+        assert journal.start_epoch(11) == 11
+        write(journal, 1)
+        assert places(journal) == expected + [(11, 0)]
+        assert places(started(folder, epoch=12)) == expected + [(11, 0)]
+
+
+def test_rest_of_this_boots_run_is_not_continued_where_its_beginning_has_an_earlier_epoch():
+    with Folder() as folder:
+        journal = Journal(folder, 60000, drop_record, None)
+        write(journal, 30)
+        node.journal.os = OneRename()
+        try:
+            assert raises(OSError, journal.start_epoch, 9)
+        finally:
+            node.journal.os = os
+        write(journal, 1)
+        # 9 was stored, and may not be begun a second time.
+        assert journal.start_epoch(10) == 10 and journal.seq == 0
+        assert places(journal) == [(9, seq) for seq in range(31)]
 
 
 def test_each_boot_without_an_epoch_gets_one_of_its_own_in_the_order_of_writing():

@@ -2,7 +2,7 @@
 
 import json
 
-from node.config import DEFAULTS, MAX_BYTES, ConfigError, load
+from node.config import DEFAULTS, MAX_BYTES, ConfigError, keep_link, load
 from sensors.registry import KINDS
 
 UART1 = {"kind": "uart", "id": 1, "tx": 25, "rx": 26, "baud": 9600}
@@ -305,6 +305,33 @@ def test_moments_have_no_period_and_no_batch():
     assert refused(changed(["record"], {"interval_ms": 10, "interval_s": 1})).path == "record.interval_ms"
 
 
+def test_a_radio_takes_no_uart_and_has_a_channel():
+    link = load('{"v":1,"link":{"kind":"espnow"}}').link
+    assert (link.kind, link.channel, link.bridge) == ("espnow", 0, None)
+    given = {"kind": "espnow", "channel": 13, "bridge": "24:0a:C4:12:34:56"}
+    buses = {"a": {"kind": "uart", "id": 2}, "b": {"kind": "uart", "id": 1}}
+    config = load(json.dumps({"v": 1, "link": given, "buses": buses}))
+    assert (config.link.channel, config.link.bridge) == (13, bytes.fromhex("240ac4123456"))
+    assert (config.buses["a"].tx, config.buses["a"].rx) == (17, 16)
+    for key, value, problem in (
+        ("channel", 14, "is 14, not a whole number from 0 to 13"),
+        ("channel", -1, "is -1, not a whole number from 0 to 13"),
+        ("bridge", 7, "is 7, not the address of a radio"),
+        ("bridge", "24:0a:c4:12:34", 'is "24:0a:c4:12:34", not the address of a radio'),
+        ("bridge", "24:0a:c4:12:34:5", 'is "24:0a:c4:12:34:5", not the address of a radio'),
+        ("bridge", "24:0a:c4:12:34:-1", 'is "24:0a:c4:12:34:-1", not the address of a radio'),
+        ("bridge", "24-0a-c4-12-34-56", 'is "24-0a-c4-12-34-56", not the address of a radio'),
+        ("bridge", "ff:ff:ff:ff:ff:ff", 'is "ff:ff:ff:ff:ff:ff", not the address of a radio'),
+        ("uart", 2, "is not a setting"),
+        ("baud", 9600, "is not a setting"),
+    ):
+        table = {"v": 1, "link": {"kind": "espnow", key: value}}
+        error = refused(table)
+        assert (error.path, error.problem) == ("link." + key, problem)
+    # And a line has none of a radio's settings.
+    assert refused({"v": 1, "link": {"channel": 3}}).path == "link.channel"
+
+
 def test_the_error_says_place_problem_and_next_step():
     error = refused(changed(["sensors", 1, "address"], 80))
     assert str(error) == (
@@ -322,3 +349,95 @@ def test_defaults_lie_within_their_ranges():
         for name in options:
             default, low, high = options[name]
             assert low <= default <= high, (kind, name)
+
+
+# ---- deep sleep, several records a frame
+
+
+def test_sleep_is_off_unless_it_is_asked_for():
+    assert load('{"v":1}').sleep is None and load('{"v":1,"sleep":null}').sleep is None
+    config = load('{"v":1,"sleep":{},"record":{"interval_s":60}}')
+    assert (config.sleep.awake_s, config.sleep.lead_s) == (10, 1)
+    # Each sample of a node that sleeps is a moment.
+    record = config.record
+    assert (record.interval_ms, record.period_s, record.batch) == (60000, 0, 1)
+    config = load('{"v":1,"sleep":{"awake_s":3}}')
+    assert (config.sleep.awake_s, config.record.interval_ms) == (3, 10000)
+
+
+def test_sleep_ends_early_enough_for_the_slowest_sensor():
+    table = full()
+    table["record"] = {"interval_s": 50}
+    table["sleep"] = {}
+    assert load(json.dumps(table)).sleep.lead_s == 1 + 45 + 3
+    table["record"] = {"interval_s": 49}
+    error = refused(table)
+    assert (error.path, error.problem) == (
+        "record.interval_s",
+        "is too short for sleep: each sample needs 49 s before it",
+    )
+    del table["sensors"][0]
+    assert load(json.dumps(table)).sleep.lead_s == 1 + 3
+
+
+def test_what_does_not_go_with_sleep_is_named():
+    minute = {"interval_s": 60}
+    for table, path in (
+        ({"sleep": {"awake_s": 0}}, "sleep.awake_s"),
+        ({"sleep": {"after_s": 5}}, "sleep.after_s"),
+        ({"sleep": True}, "sleep"),
+        ({"sleep": {}, "record": {"interval_s": 60, "batch": 2}}, "record.batch"),
+        ({"sleep": {}, "record": {"interval_ms": 500}}, "record.interval_s"),
+        ({"sleep": {}, "record": {"interval_s": 1}}, "record.interval_s"),
+        ({"sleep": {}, "record": minute, "link": {"kind": "rs485"}}, "sleep"),
+        ({"sleep": {}, "record": minute, "link": {"kind": "espnow"}}, "sleep"),
+    ):
+        assert refused(dict(table, v=1)).path == path, table
+    assert load('{"v":1,"sleep":{},"link":{"kind":"espnow","channel":6}}').sleep.awake_s == 10
+
+
+def test_frames_carry_several_records_but_on_a_bus():
+    for kind, multi in (("serial", True), ("espnow", True), ("rs485", False)):
+        assert load(json.dumps({"v": 1, "link": {"kind": kind}})).link.multi is multi
+        given = {"v": 1, "link": {"kind": kind, "multi": not multi}}
+        assert load(json.dumps(given)).link.multi is not multi
+        given["link"]["multi"] = 1
+        error = refused(given)
+        assert (error.path, error.problem) == ("link.multi", "is 1, not true or false")
+
+
+# ---- RS-485
+
+
+def test_a_bus_has_a_pin_for_its_transmitter():
+    link = load('{"v":1,"link":{"kind":"rs485"}}').link
+    assert (link.kind, link.uart, link.tx, link.rx, link.baud) == ("rs485", 2, 17, 16, 115200)
+    assert (link.de, link.de_invert) == (None, False)
+    link = load('{"v":1,"link":{"kind":"rs485","uart":1,"baud":9600,"de":4,"de_invert":true}}').link
+    assert (link.uart, link.tx, link.rx, link.baud, link.de, link.de_invert) == (1, 25, 26, 9600, 4, True)
+
+
+def test_faults_of_a_bus_are_named():
+    for key, value, problem in (
+        ("de", 34, "GPIO 34 is an input only"),
+        ("de", 17, "GPIO 17 is already used by link.tx"),
+        ("de", "4", 'is "4", not a whole number from 0 to 39'),
+        ("de_invert", 1, "is 1, not true or false"),
+        # The console of UART 0 would speak unasked.
+        ("uart", 0, "is 0, not a whole number from 1 to 2"),
+    ):
+        error = refused({"v": 1, "link": {"kind": "rs485", key: value}})
+        assert (error.path, error.problem) == ("link." + key, problem)
+    error = refused({"v": 1, "link": {"de": 4}})
+    assert (error.path, error.problem) == ("link.de", "is not a setting")
+    table = {"v": 1, "link": {"kind": "rs485", "de": 4}, "led": 4}
+    assert refused(table).problem == "GPIO 4 is already used by link.de"
+
+
+def test_a_link_that_is_right_outlives_faults_elsewhere():
+    broken = {"v": 1, "link": {"kind": "rs485", "de": 4}, "sensors": [{"kind": "none"}]}
+    link = keep_link(json.dumps(broken)).link
+    assert (link.kind, link.de) == ("rs485", 4)
+    for data in ("", "{", "[]", '{"v":1,"link":{"kind":"rs485","de":99}}', '{"v":1,"link":7}'):
+        assert keep_link(data).link.kind == "serial"
+    assert keep_link(b'{"link":{"baud":9600},"\xff":0}').link.baud == 115200

@@ -83,20 +83,20 @@ class Disk:
         self.operate(lambda: os.remove(path))
 
     def open(self, path: str, mode: str) -> Any:
-        return open(path, mode) if mode == "rb" else DiskFile(self, path)
+        return open(path, mode) if mode == "rb" else DiskFile(self, path, mode)
 
 
 class DiskFile:
     """A file whose content is there once it was flushed; a cut flush may leave a part of it."""
 
-    def __init__(self, disk: Disk, path: str) -> None:
+    def __init__(self, disk: Disk, path: str, mode: str) -> None:
         self._disk = disk
         self._data = b""
         self._file: Any = None
-        disk.operate(lambda: self._create(path))
+        disk.operate(lambda: self._create(path, mode))
 
-    def _create(self, path: str) -> None:
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+    def _create(self, path: str, mode: str) -> None:
+        self._file = open(path, mode, buffering=0)  # noqa: SIM115
 
     def write(self, data: bytes) -> None:
         self._data += data
@@ -148,6 +148,7 @@ class JournalMachine(RuleBasedStateMachine):
             "hello": self.world.hello,
             "epoch": self.world.next_epoch,
             "exchange": self.world.exchange,
+            "sleep": self.world.sleep,
         }
 
     @rule(count=st.integers(1, 25), padding=st.integers(0, 150))
@@ -164,6 +165,10 @@ class JournalMachine(RuleBasedStateMachine):
         self.world.boot()
 
     @rule()
+    def sleep(self) -> None:
+        self.world.sleep()
+
+    @rule()
     def boot_without_epoch(self) -> None:
         self.world.lose_epoch()
         self.world.boot()
@@ -178,7 +183,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.world.next_epoch()
 
     @rule(
-        act=st.sampled_from(["append", "boot", "hello", "epoch", "exchange"]),
+        act=st.sampled_from(["append", "boot", "hello", "epoch", "exchange", "sleep"]),
         operation=OPERATIONS,
         done=st.booleans(),
         forgets=st.booleans(),

@@ -13,7 +13,9 @@ import json, machine, sys
 def say(code, **more):
     print(json.dumps(dict(code=code, **more)))
 """
-GOOD = SAY + """
+GOOD = (
+    SAY
+    + """
 def main(slot, trial, safe, on_well):
     say("run", name=NAME, slot=slot, trial=trial, safe=safe, cause=machine.reset_cause())
     pin = machine.Pin(4)
@@ -22,17 +24,24 @@ def main(slot, trial, safe, on_well):
     say("well")
     while True: pass
 """
-CRASH = SAY + """
+)
+CRASH = (
+    SAY
+    + """
 def main(slot, trial, safe, on_well):
     say("run", name=NAME, slot=slot, trial=trial, safe=safe, cause=machine.reset_cause())
     raise ValueError("boom %d" % 42)
 """
-HANG = SAY + """
+)
+HANG = (
+    SAY
+    + """
 def main(slot, trial, safe, on_well):
     say("run", name=NAME, slot=slot, trial=trial, safe=safe, cause=machine.reset_cause())
     machine.WDT(timeout=50)
     while True: pass
 """
+)
 
 
 @pytest.fixture

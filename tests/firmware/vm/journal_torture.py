@@ -106,6 +106,8 @@ class Life:
                 world.hello()
             elif chance < 94:
                 world.next_epoch()
+            elif chance < 97:
+                world.sleep()
             else:
                 world.check()
 

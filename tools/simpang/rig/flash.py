@@ -1,5 +1,4 @@
-"""Flash chip of a virtual node: an image file that is programmed and erased like NOR flash, with power cuts.
-"""
+"""Flash chip of a virtual node: an image file that is programmed and erased like NOR flash, with power cuts."""
 
 from __future__ import annotations
 
@@ -75,8 +74,7 @@ class Flash:
             raise PowerCutError
 
     def erase(self, block: int) -> None:
-        """Set all bits of a block. Raises PowerCutError where a cut was asked for, RigError outside the chip.
-        """
+        """Set all bits of a block. Raises PowerCutError where a cut was asked for, RigError outside the chip."""
         if not 0 <= block < self.blocks:
             raise RigError(f"the board erased block {block}, outside its flash.")
         cut = self._count()

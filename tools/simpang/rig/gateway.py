@@ -21,6 +21,8 @@ from simpang.rig.interpreter import death_guard
 from simpang_gateway import control, keystore
 from simpang_gateway.errors import SimpangError
 
+PortTable = Mapping[str, object]
+
 _EVENT_LINES = 50
 _READY_S = 20.0
 
@@ -38,8 +40,9 @@ class BrokerAddress:
 class GatewayProcess:
     """One gateway in `folder`: gateway.toml, state/, events.jsonl, capture.jsonl.
 
-    `ports` maps names of lines to URLs. `settings` are further tables of the configuration, such as
-    {"store": {"commit_ms": 50}}. State folder, root key and registry are made at construction.
+    `ports` maps names of lines to URLs, or to all keys of their tables but the name. `settings` are further
+    tables of the configuration, such as {"store": {"commit_ms": 50}}. State folder, root key and registry are
+    made at construction.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class GatewayProcess:
         folder: Path,
         *,
         site: str = "semarang-1",
-        ports: Mapping[str, str] | None = None,
+        ports: Mapping[str, str | PortTable] | None = None,
         broker: BrokerAddress | None = None,
         settings: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
@@ -58,7 +61,7 @@ class GatewayProcess:
         self.capture = folder / "capture.jsonl"
         self.site = site
         self.starts = 0
-        self._ports = dict(ports or {})
+        self._ports: dict[str, str | PortTable] = dict(ports or {})
         self._broker = broker
         self._settings = {name: dict(table) for name, table in (settings or {}).items()}
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,9 +74,9 @@ class GatewayProcess:
             raise RigError("the gateway runs and owns its registry. Stop it first, or use its socket.")
         return keystore.KeyStore(self.state, self.site).add_node(place)
 
-    def set_port(self, name: str, url: str) -> None:
-        """Add or change a line; takes effect at the next start."""
-        self._ports[name] = url
+    def set_port(self, name: str, url: str, **keys: object) -> None:
+        """Add or change a line, with further keys of its table; takes effect at the next start."""
+        self._ports[name] = {"url": url, **keys}
         self.write_config()
 
     def write_config(self) -> None:
@@ -87,8 +90,8 @@ class GatewayProcess:
         for name, table in self._settings.items():
             tables[name] = {**tables.get(name, {}), **table}
         text = "".join(f"[{name}]\n{_toml(table)}\n" for name, table in tables.items() if name != "uplink")
-        for name, url in self._ports.items():
-            text += "[[port]]\n" + _toml({"name": name, "url": url})
+        for name, port in self._ports.items():
+            text += "[[port]]\n" + _toml({"name": name, **({"url": port} if isinstance(port, str) else port)})
         if self._broker is not None:
             uplink: dict[str, object] = {
                 "name": "city",

@@ -1,9 +1,9 @@
-"""A node without hardware: the real firmware on a real MicroPython VM, with power, flash, sensors and a line.
-"""
+"""A node without hardware: the real firmware on a real MicroPython VM, with power, flash, sensors and a line."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import time
 from collections import deque
@@ -14,7 +14,9 @@ from typing import Any, Self, cast
 
 from simpang.rig import image as images
 from simpang.rig import provision
+from simpang.rig.air import AirWaves
 from simpang.rig.board import Answer, Board, Environment, I2cModel, Request
+from simpang.rig.bus import Bus
 from simpang.rig.capture import Capture
 from simpang.rig.changes import Changes
 from simpang.rig.console import Console, Event
@@ -39,9 +41,10 @@ class VirtualNode:
     `folder` keeps what a real node keeps: the flash (flash.img) and NVS (nvs.json); it is provisioned with
     the firmware, `config` and `key` at the first power_on(), or again by provision(). `models` maps "uart1"
     to a UART model and "i2c0" to a list of I2C models; `link` is the UART of the line (0: shared with the
-    console, as on USB), `url` the path that the gateway opens. `state` is "off", "running", "halted" (at the
-    prompt, as after an uncaught exception) or "asleep". `boots` counts the starts, `resets` holds the reset
-    cause of each of the last 1000.
+    console, as on USB), `url` the path that the gateway opens; with `bus` the line is a station of that bus.
+    `air` is where its radio is. `state` is "off", "running", "halted" (at the prompt, as after an uncaught
+    exception) or "asleep". `boots` counts the starts, `resets` holds the reset cause of each of the last
+    1000.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class VirtualNode:
         env: Environment | None = None,
         models: Mapping[str, UartModel | Sequence[I2cModel]] | None = None,
         link: int | None = None,
+        bus: Bus | None = None,
+        air: AirWaves | None = None,
         firmware: Path | provision.Build | None = None,
         files: Mapping[str, bytes] | None = None,
         capture: Capture | None = None,
@@ -96,10 +101,14 @@ class VirtualNode:
             port = self.uarts[uart_number(f"uart{link}")]
             if port.receive is not None:
                 raise RigError(f"node {name}: uart{link} has a model and the line. Move one of them.")
-            self.wire = Wire(port, folder / "line.tty", name, capture)
-            if link == 0:
-                port.receive = self._shared_with_console
+            if bus is not None:
+                port.receive = bus.attach(name, port.send).send
+            else:
+                self.wire = Wire(port, folder / "line.tty", name, capture)
+                if link == 0:
+                    port.receive = self._shared_with_console
         self._link = link
+        self._air = air
         self._requests: dict[bytes, Request] = {
             **self.board.requests,
             b"P": self._program,
@@ -107,6 +116,7 @@ class VirtualNode:
             b"U": self._configure_uart,
             b"N": lambda unit, arg, data: (self.uarts[unit].pending(), b""),
             b"L": self._lost_on_uart,
+            b"O": self._ask_for_air,
             b"W": self._start_watchdog,
             b"F": lambda unit, arg, data: self.watchdog.feed(),
             b"X": lambda cause, arg, data: self._end(RUNNING, cause),
@@ -149,8 +159,7 @@ class VirtualNode:
     # Power
 
     async def provision(self) -> None:
-        """Write a fresh flash image: firmware, configuration, key. The power must be off; NVS stays as it is.
-        """
+        """Write a fresh flash image: firmware, configuration, key. The power must be off; NVS stays as it is."""
         self._need_no_vm()
         await asyncio.to_thread(self._provision)
 
@@ -175,8 +184,7 @@ class VirtualNode:
         self._power_off()
 
     async def stop(self) -> None:
-        """Cut the power, unplug the line and close the files; power_on() starts again from the same folder.
-        """
+        """Cut the power, unplug the line and close the files; power_on() starts again from the same folder."""
         self._power_off()
         if self.wire is not None:
             self.wire.unplug()
@@ -368,6 +376,9 @@ class VirtualNode:
             self._boot(WDT_RESET)
         else:
             self._end(RUNNING, WDT_RESET)
+
+    def _ask_for_air(self, _unit: int, _arg: int, _data: bytes) -> Answer:
+        return (-errno.ENODEV if self._air is None else self._air.port), b""
 
     def _start_watchdog(self, _unit: int, timeout_ms: int, _data: bytes) -> Answer:
         self.watchdog.start(timeout_ms)

@@ -2,7 +2,8 @@
 
 A firmware folder holds boot.py and main.py (copied as they are), other modules at the top (compiled), and the
 packages node and sensors. Where there is a `node`, it, `sensors` and the protocol package become slot a:
-/slot_a/<package>/*.mpy, and /slot_a/manifest.json written last. Builds are kept by the hash of their sources.
+/slot_a/<package>/*.mpy, and /slot_a/manifest.json written last. A bridge has no slots: see `build_bridge`.
+Builds are kept by the hash of their sources.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _SLOT_PACKAGES = ("node", "sensors")
 _AS_SOURCE = ("boot.py", "main.py")
 _PACKAGE = Path(__file__).resolve().parents[1]
 _FAKES = Path(__file__).with_name("fakes")
-_ON_THE_BOARD = ("_rig.py", "esp32.py", "machine.py", "rigboot.py")
+_ON_THE_BOARD = ("_rig.py", "esp32.py", "espnow.py", "machine.py", "network.py", "rigboot.py")
+_BRIDGE_PROTOCOL = ("__init__", "cobs", "envelope", "errors")
 _COMPILER_OPTIONS = ("-march=xtensawin", "-msmall-int-bits=31")
 
 
@@ -79,8 +81,26 @@ def build(
     `blocks` is the size of the flash in blocks of 4096 bytes; `version` defaults to one made of the sources'
     hash. Raises RigError with the compiler's words where a file does not compile.
     """
-    firmware = own_firmware() if firmware is None else firmware
-    sources = _sources(firmware)
+    return _build(_sources(own_firmware() if firmware is None else firmware), blocks, version, cache)
+
+
+def build_bridge(
+    *, blocks: int = FLASH_BLOCKS, version: str | None = None, cache: Path | None = None
+) -> Build:
+    """As `build`, the firmware of a bridge: boot.py, main.py, the package bridge and what it needs of the
+    protocol.
+    """
+    folder = own_firmware()
+    sources = {"/boot.py": folder / "boot.py", "/main.py": folder / "bridge" / "main.py"}
+    for path in sorted((folder / "bridge").glob("*.py")):
+        if path.name != "main.py":
+            sources[f"/bridge/{path.name}"] = path
+    for name in _BRIDGE_PROTOCOL:
+        sources[f"/simpang_protocol/{name}.py"] = _protocol() / f"{name}.py"
+    return _build(sources, blocks, version, cache)
+
+
+def _build(sources: Mapping[str, Path], blocks: int, version: str | None, cache: Path | None) -> Build:
     digest = _digest(sources)
     version = f"0.0.0+{digest[:8]}" if version is None else version
     name = f"firmware-{digest[:16]}-{blocks}-{hashlib.sha256(version.encode()).hexdigest()[:8]}"
@@ -129,8 +149,7 @@ def make_image(
     key: Mapping[str, Any] | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write the flash image of one node: the firmware, /config.json, /key.json and what else `files` brings.
-    """
+    """Write the flash image of one node: the firmware, /config.json, /key.json and what else `files` brings."""
     extra = dict(files or {})
     for path, content in (("/config.json", config), ("/key.json", key)):
         if content is not None:

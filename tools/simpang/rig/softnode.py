@@ -121,6 +121,7 @@ class SoftNode:
 
     `sent` and `received` hold the newest frames, `counters` what its links accepted and refused. `drops` is
     asked for each frame that the node sends, `misses` for each that comes; both may take it off the wire.
+    `on_command` is given each command, as its link gives it.
     """
 
     def __init__(
@@ -132,22 +133,28 @@ class SoftNode:
     ) -> None:
         """`synced` False: the node never believes a time, and its records carry its uptime."""
         self.number = int(key["node"])
-        self.generation = int(key["generation"])
-        self.keys = {name: bytes.fromhex(key[name]) for name in ("up", "down", "hello")}
         self.journal = MemoryJournal()
-        self.epochs = MemoryEpochs(int(key["epoch_start"]))
+        self.epochs = MemoryEpochs(1)
+        self.flash(key)
         self.counters: dict[str, int] = {}
         self.sent: list[bytes] = []
         self.received: list[bytes] = []
         self.time: Time | None = None
         self.drops: Callable[[bytes], bool] = lambda frame: False
         self.misses: Callable[[bytes], bool] = lambda frame: False
+        self.on_command: Callable[[int, bytes], None] = lambda kind, plain: None
         self._random_bytes = random_bytes
         self._trusts = synced
         self._link: NodeLink | None = None
         self._deframer = Deframer()
         self._started_ms = 0
         self._now_ms = 0
+
+    def flash(self, key: Mapping[str, Any]) -> None:
+        """Give it another key file; its journal and its epoch stay. Only while the power is off."""
+        self.generation = int(key["generation"])
+        self.keys = {name: bytes.fromhex(key[name]) for name in ("up", "down", "hello")}
+        self.epochs.least = max(self.epochs.least, int(key["epoch_start"]))
 
     @property
     def link(self) -> NodeLink:
@@ -184,6 +191,7 @@ class SoftNode:
             self.uptime_s,
             lambda: self.time is not None,
             self._take_time,
+            on_command=lambda kind, plain: self.on_command(kind, plain),
         )
         self._link.counters = self.counters
 

@@ -1,5 +1,4 @@
-"""The line between a virtual node and the gateway: a UART on one side, a pty on the other, faults in between.
-"""
+"""The line between a virtual node and the gateway: a UART on one side, a pty on the other, faults in between."""
 
 from __future__ import annotations
 
@@ -13,6 +12,8 @@ from pathlib import Path
 from simpang.rig.capture import Capture, Direction
 from simpang.rig.errors import RigError
 from simpang.rig.uart import UartPort
+
+WAITING_BYTES_MAX = 65536
 
 Filter = Callable[[bytes], bytes]
 
@@ -75,7 +76,7 @@ class Wire:
 
     `url` is a path that the gateway opens (a symbolic link to the pty of the moment). `up` and `down` are
     filters, bytes to bytes, for what goes from the node to the gateway and back; None passes everything.
-    `lost_up` counts bytes that did not fit into the pty because nobody read them, `lost_unplugged` those of
+    `lost_up` counts bytes that found no room because nobody read those before them, `lost_unplugged` those of
     the time without a plug. A capture holds what the gateway's end of the wire saw.
     """
 
@@ -93,6 +94,7 @@ class Wire:
         self._path = path
         self._master = -1
         self._slave = -1
+        self._waiting = bytearray()
         port.receive = self.from_board
 
     @property
@@ -121,14 +123,16 @@ class Wire:
         if not self.plugged:
             return
         asyncio.get_running_loop().remove_reader(self._master)
+        if self._waiting:
+            asyncio.get_running_loop().remove_writer(self._master)
+            self._waiting.clear()
         self._path.unlink(missing_ok=True)
         os.close(self._slave)
         os.close(self._master)
         self._master = self._slave = -1
 
     def inject(self, data: bytes, direction: Direction = "down") -> None:
-        """Put bytes on the wire as noise or an attacker would, past the filters; "down" is towards the node.
-        """
+        """Put bytes on the wire as noise or an attacker would, past the filters; "down" is towards the node."""
         if direction == "down":
             self._to_board(data)
         elif direction == "up":
@@ -146,14 +150,28 @@ class Wire:
             return
         if not data:
             return
-        try:
-            written = os.write(self._master, data)
-        except BlockingIOError:
-            written = 0
-        self.lost_up += len(data) - written
-        self.up_bytes += written
+        # A pty takes less at once than a board may have to say; an adapter has a buffer too.
+        taken = data[: WAITING_BYTES_MAX - len(self._waiting)]
+        self.lost_up += len(data) - len(taken)
+        self.up_bytes += len(taken)
         if self.capture is not None:
-            self.capture.add(self.name, "up", data[:written])
+            self.capture.add(self.name, "up", taken)
+        idle = not self._waiting
+        self._waiting += taken
+        if idle and not self._write_waiting():
+            asyncio.get_running_loop().add_writer(self._master, self._writable)
+
+    def _write_waiting(self) -> bool:
+        """Write what the pty takes; return whether that was all."""
+        try:
+            del self._waiting[: os.write(self._master, self._waiting)]
+        except BlockingIOError:
+            return False
+        return not self._waiting
+
+    def _writable(self) -> None:
+        if self._write_waiting():
+            asyncio.get_running_loop().remove_writer(self._master)
 
     def _from_gateway(self) -> None:
         data = os.read(self._master, 65536)

@@ -47,6 +47,11 @@ def _run(path):
 def start():
     # Loaded from the host's files while those are there; the firmware then finds them as built-in modules.
     __import__("esp32")
+    try:
+        _rig.call(b"O")
+        __import__("espnow")
+    except OSError:
+        pass  # a board without a radio: what it does not need is not in its memory
     sys.path[:] = ["", ".frozen", "/lib"]
     sys.modules.pop("rigboot", None)
     if _mount() and _run("/boot.py"):

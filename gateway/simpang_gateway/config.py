@@ -6,10 +6,19 @@ This is the only module that imports pydantic. Everything it returns is frozen.
 import difflib
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from .errors import SimpangError
 from .files import describe
@@ -36,6 +45,7 @@ _Url = Annotated[str, Field(pattern=_WORD, examples=['"/dev/ttyUSB0"'])]
 _Host = Annotated[str, Field(pattern=_WORD, examples=['"broker.example.org"'])]
 _Group = Annotated[str, Field(pattern=_WORD, examples=['"simpang"'])]
 _Topic = Annotated[str, Field(pattern=_TOPIC, max_length=255, examples=['"city/simpang"'])]
+_NodeId = Annotated[int, Field(ge=1, le=0xFFFE)]
 _ClientId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{0,128}$", examples=['"simpang-1" (ASCII, 0..128)'])]
 
 
@@ -65,13 +75,49 @@ class Store(_Table):
     max_mb: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
 
 
+class Limits(_Table):
+    """[limits]: what one node may do that holds a valid key, stolen or not."""
+
+    node_frames_per_s: Annotated[int, Field(ge=10, le=100_000)] = 1000
+    node_bytes_per_s: Annotated[int, Field(ge=1000, le=10_000_000)] = 131_072
+    node_disk_percent: Annotated[int, Field(ge=1, le=100)] = 25
+
+
+DIRECT, RS485, BRIDGE = "direct", "rs485", "bridge"
+BAUD = {DIRECT: 115_200, RS485: 115_200, BRIDGE: 921_600}
+"""What a port of each kind has where its table names no speed."""
+
+# Only a bus with several nodes on one pair of wires has these.
+_BUS_KEYS = ("nodes", "answer_ms", "answer_min_ms", "gap_ms", "turn_ms", "cycle_ms")
+_KEYS_OF_KIND = {RS485: _BUS_KEYS, BRIDGE: ("channel",)}
+
+
 class Port(_Table):
-    """One [[port]]: a line to nodes; `url` is a device path or any pyserial URL."""
+    """One [[port]]: a line to nodes; `url` is a device path or any pyserial URL.
+
+    `nodes` and the times belong to kind "rs485" alone; `nodes` None: every node that is heard nowhere else;
+    `gap_ms` None: what suits the speed.
+    `channel` belongs to kind "bridge" alone; 0: the one that the bridge has.
+    """
 
     name: _Name
     url: _Url
-    baud: Annotated[int, Field(ge=1200, le=4_000_000)] = 115_200
-    kind: Literal["direct"] = "direct"
+    kind: Literal["direct", "rs485", "bridge"] = "direct"
+    baud: Annotated[int, Field(ge=1200, le=4_000_000)] = BAUD[DIRECT]
+    nodes: Annotated[list[_NodeId], Field(min_length=1, max_length=250, examples=["[1, 2, 3]"])] | None = None
+    answer_ms: Annotated[int, Field(ge=5, le=1000)] = 60
+    answer_min_ms: Annotated[int, Field(ge=5, le=1000)] = 15
+    gap_ms: Annotated[int, Field(ge=2, le=1000)] | None = None
+    turn_ms: Annotated[int, Field(ge=0, le=100)] = 2
+    cycle_ms: Annotated[int, Field(ge=5, le=10_000)] = 100
+    channel: Annotated[int, Field(ge=0, le=13)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_baud(cls, data: object) -> object:
+        if isinstance(data, dict) and "baud" not in data and data.get("kind") == BRIDGE:
+            return {**data, "baud": BAUD[BRIDGE]}
+        return data
 
 
 class Uplink(_Table):
@@ -116,6 +162,7 @@ class GatewayConfig(_Table):
     gateway: Gateway
     clock: ClockTrust = ClockTrust()
     store: Store = Store()
+    limits: Limits = Limits()
     ports: Annotated[list[Port], Field(alias="port", max_length=64)] = []
     uplinks: Annotated[list[Uplink], Field(alias="uplink", max_length=8)] = []
     control: Control = Control()
@@ -142,6 +189,7 @@ _TABLES: dict[str, type[_Table]] = {
     "gateway": Gateway,
     "clock": ClockTrust,
     "store": Store,
+    "limits": Limits,
     "port": Port,
     "uplink": Uplink,
     "control": Control,
@@ -169,7 +217,8 @@ def load(path: Path | str) -> GatewayConfig:
 def parse(text: str, path: Path) -> GatewayConfig:
     """Validate the text of a configuration that stands, or will stand, in the file `path`.
 
-    Raises SimpangError: config.syntax, config.unknown_key, config.missing, config.value, config.duplicate.
+    Raises SimpangError: config.syntax, config.unknown_key, config.missing, config.value, config.duplicate,
+    config.kind.
     Only the first fault is reported, because one misspelt key often causes the next.
     """
     try:
@@ -182,6 +231,18 @@ def parse(text: str, path: Path) -> GatewayConfig:
         raise _explain(path, error) from error
     _refuse_duplicates(path, "port", "name", [port.name for port in config.ports])
     _refuse_duplicates(path, "port", "url", [port.url for port in config.ports])
+    _refuse_duplicates(path, "port", "nodes", [node for port in config.ports for node in port.nodes or ()])
+    for number, port in enumerate(config.ports, 1):
+        for needed, keys in _KEYS_OF_KIND.items():
+            stray = [key for key in keys if key in port.model_fields_set]
+            if stray and port.kind != needed:
+                raise SimpangError(
+                    "config.kind",
+                    file=path,
+                    key=f"[[port]] #{number} {stray[0]}",
+                    kind=_quote(port.kind),
+                    needs=_quote(needed),
+                )
     _refuse_duplicates(path, "uplink", "name", [uplink.name for uplink in config.uplinks])
     for number, uplink in enumerate(config.uplinks, 1):
         if uplink.password_file and not uplink.username:
@@ -201,7 +262,7 @@ def _with_client_ids(config: GatewayConfig) -> GatewayConfig:
     return config.model_copy(update={"uplinks": uplinks})
 
 
-def _refuse_duplicates(path: Path, table: str, key: str, values: list[str]) -> None:
+def _refuse_duplicates(path: Path, table: str, key: str, values: Sequence[object]) -> None:
     for value in values:
         if values.count(value) > 1:
             raise SimpangError("config.duplicate", file=path, key=f"[[{table}]] {key}", found=_quote(value))

@@ -3,78 +3,36 @@
 Everything happens in the event loop; nothing here waits. A line is anything with `name` and `send(frame)`.
 """
 
-import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from simpang_protocol import times
-from simpang_protocol.errors import FrameError, ProtocolError
+from simpang_protocol.errors import FrameError
 from simpang_protocol.frame import HELLO, Header, parse_header
 from simpang_protocol.keyset import KeySet
 from simpang_protocol.schema import EVENT
 from simpang_protocol.session import NodeSession
 from simpang_protocol.sessionstate import Changes, Downlink, Received
 from simpang_protocol.sessionstate import WindowState as SessionWindow
+from simpang_protocol.shelf import MAX_WINDOWS
 
 from . import peers
+from .answers import Answers
 from .clock import Clock
 from .errors import SimpangError
 from .keystore import KeyStore
-from .peers import NOTHING, Line, Moment, Peer, Stored
+from .mailbox import Command, Mailbox
+from .nodehost import Limits, NodeHost, Registry
+from .outside import Outside
+from .peers import NOTHING, Line, Moment, Peer, PolledLine, Stored
 from .store.errors import StoreBusy, StoreError
 from .store.model import Batch, LossRange, LossRemoval, NewRecord, NodeBirth, WindowState
 
-# The end of a burst may be lost; after this silence what came is acknowledged all the same (PROTOCOL.md).
-SILENCE_MS = 40
-CREDIT = 16
-NEW_EPOCH_EVERY_MS = 10_000
 _RUN_SIZE = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """Whom the hub tells, and what it asks for."""
-
-    submit: Callable[..., None]
-    """The group commit: `submit(batch, done, urgent=...)`; raises StoreBusy."""
-    on_rows: Callable[[int], None]
-    """Told the newest row id after each commit of records."""
-    on_uptime: Callable[[int, int, int], None]
-    """Told node, epoch and least (gateway's boot time - node's uptime), ms, once it is committed."""
-    on_refused: Callable[[str, str, int], None] = lambda port, cause, node: None
-    """Told port, cause and the node that the header names (0: none) of every frame that is refused."""
-    on_registry: Callable[[SimpangError | None], None] = lambda error: None
-    """Told why the registry could not be written, or None when it was."""
-    guard: AbstractContextManager[None] = field(default_factory=nullcontext)
-    """Entered around everything that the event loop calls here."""
-
-
-class _Host:
-    """What a session asks of the gateway."""
-
-    def __init__(self, reserve: Callable[[int], None]) -> None:
-        self._reserve = reserve
-
-    def reserve(self, epoch: int) -> None:
-        """See `Host.reserve`."""
-        self._reserve(epoch)
-
-    def promote(self, generation: int) -> None:
-        """No following generation is handed to a session yet."""
-        raise NotImplementedError(generation)
-
-    def admit(self, size: int) -> bool:
-        """No quota yet."""
-        return True
-
-    def random_bytes(self, count: int) -> bytes:
-        """See `Host.random_bytes`."""
-        return secrets.token_bytes(count)
+# What an accepted frame may hold that people should hear of, with the node that did it.
+_TOLD = frozenset({"floor_jump"})
 
 
 class Hub:
@@ -84,20 +42,20 @@ class Hub:
     suspended nodes still get HELLO answers, and so the time, but nothing is stored or acknowledged.
     """
 
-    def __init__(
-        self, keys: KeyStore, clock: Clock, outside: Outside, new_epoch_every_ms: int = NEW_EPOCH_EVERY_MS
-    ) -> None:
-        """A node may begin a new epoch every `new_epoch_every_ms`."""
+    def __init__(self, keys: KeyStore, clock: Clock, outside: Outside, limits: Limits | None = None) -> None:
+        """`limits` bound what a node may do that holds a valid key."""
         self._keys = keys
         self._clock = clock
         self._outside = outside
-        self._new_epoch_every_ms = new_epoch_every_ms
-        self._loop = asyncio.get_running_loop()
+        self._limits = limits or Limits()
+        self._registry = Registry(keys, outside.on_registry, outside.on_promoted)
         self._run = secrets.token_bytes(_RUN_SIZE)
         self._peers: dict[int, Peer] = {}
         self._lines: list[Line] = []
         self._storing = False
         self.counters: Counter[str] = Counter()
+        self._mailbox = Mailbox(keys)
+        self._answers = Answers(self._peers, self._mailbox, clock, outside.guard, self.counters)
 
     # ---- sessions
 
@@ -106,13 +64,16 @@ class Hub:
 
         They must wherever the file may hold other things than what was told: at the start, and after it was
         opened anew, because a write that was reported as failed may be there all the same. Nothing may be on
-        its way to the store then.
+        its way to the store then. Every node gets a new run, because the store may know less than the node
+        was told.
         """
         if stored is not None:
+            for peer in self._peers.values():
+                peer.downlink.renew()
             for node in sorted((stored.nodes() | self._peers.keys()) & self._keys.nodes().keys()):
                 self._begin_session(node, self._peer(node), stored)
             for line in self._lines:
-                self._solicit(line)
+                self._answers.solicit(line, self._unrevoked())
         self._storing = True
 
     def suspend(self) -> None:
@@ -131,8 +92,12 @@ class Hub:
             # The process's own run first; a node that uses it up gets another.
             runs = iter([self._run])
             downlink = Downlink(lambda: next(runs, None) or secrets.token_bytes(_RUN_SIZE))
-            peer = self._peers[node] = Peer(downlink)
+            host = NodeHost(node, self._registry, self._clock, self._limits)
+            peer = self._peers[node] = Peer(downlink, host)
         return peer
+
+    def _session(self, node: int, peer: Peer) -> NodeSession:
+        return peer.session or self._begin_session(node, peer, NOTHING)
 
     def _begin_session(self, node: int, peer: Peer, stored: Stored) -> NodeSession:
         windows = [window for window in stored.windows if window.node == node]
@@ -145,47 +110,99 @@ class Hub:
             peer.line_name = windows[-1].port
         peer.stop_silence()
         peer.stalled = False
-        peer.session = NodeSession(
+        peer.loading = set()
+        entry = self._keys.nodes()[node]
+        session = peer.session = NodeSession(
             node,
-            KeySet(self._keys.nodes()[node].generation, self._keys.node_keys(node)),
-            None,
+            KeySet(entry.generation, self._keys.node_keys(node)),
+            self._following(node),
             peer.downlink,
             [SessionWindow(w.epoch, w.base, w.bits, w.counter, w.up_offset_ms) for w in windows],
             [(loss.epoch, loss.first, loss.last) for loss in stored.losses if loss.node == node],
             born,
-            _Host(partial(self._reserve, node)),
-            self._new_epoch_every_ms,
+            peer.host,
+            self._limits.new_epoch_every_ms,
         )
-        return peer.session
+        pending = self._mailbox.pending(node)
+        if pending is not None:
+            session.post(pending.number, pending.op, pending.data)
+        return session
 
-    def _reserve(self, node: int, epoch: int) -> None:
-        try:
-            written = self._keys.raise_ceiling(node, epoch)
-        except SimpangError as error:
-            self._outside.on_registry(error)
-            raise
-        if written:
-            self._outside.on_registry(None)
+    def _following(self, node: int) -> KeySet | None:
+        generation = self._keys.nodes()[node].next_generation
+        return None if generation is None else KeySet(generation, self._keys.node_keys(node, generation))
+
+    def rekeyed(self, node: int) -> None:
+        """Take note that keys were made for the next flashing of a node."""
+        peer = self._peers.get(node)
+        if peer is not None and peer.session is not None:
+            peer.session.follow(self._following(node))
+
+    def _unrevoked(self) -> list[int]:
+        revoked = self._keys.revoked()
+        return [node for node in self._keys.nodes() if node not in revoked]
 
     def line_opened(self, line: Line) -> None:
         """Ask the nodes that were last heard on this line to say HELLO, without waiting for them."""
         self._lines.append(line)
-        self._solicit(line)
-
-    def _solicit(self, line: Line) -> None:
-        for node, peer in self._peers.items():
-            if peer.line_name != line.name or peer.downlink.greeted or self._keys.is_revoked(node):
-                continue
-            if peer.session is not None:
-                peer.line = line
-                peer.send(peer.session.solicit(self._clock.monotonic_ms()))
+        self._answers.solicit(line, self._unrevoked())
 
     def line_closed(self, line: Line) -> None:
         """Forget the way to the nodes of a line."""
         self._lines.remove(line)
         for peer in self._peers.values():
-            if peer.line is line:
+            if peer.line is not None and peer.line.name == line.name:
                 peer.line = None
+
+    # ---- polled lines
+
+    def members(self, line: PolledLine) -> list[int]:
+        """Return the nodes to ask on a polled line.
+
+        Those that its configuration names, else all that were not heard on another line; never revoked ones.
+        """
+        known = self._unrevoked()
+        if line.nodes is not None:
+            return [node for node in line.nodes if node in known]
+        return [node for node in known if self._line_name(node) in ("", line.name)]
+
+    def _line_name(self, node: int) -> str:
+        peer = self._peers.get(node)
+        return "" if peer is None else peer.line_name
+
+    def poll_frames(self, line: Line, node: int) -> list[bytes] | None:
+        """Return what makes one poll of a node; None while a commit is pending, or nothing can be stored.
+
+        An empty list means that it must be solicited first.
+        """
+        if node not in self._keys.nodes():
+            return []
+        peer = self._peer(node)
+        if peer.stalled or not self._storing:
+            return None
+        return self._answers.poll_frames(line, self._session(node, peer))
+
+    def solicit_frame(self, line: Line, node: int) -> bytes | None:
+        """Return a HELLO-SOLICIT for a node, or None: at most one a second."""
+        if node not in self._keys.nodes():
+            return None
+        return self._answers.solicit_frame(self._session(node, self._peer(node)))
+
+    # ---- commands
+
+    def command(self, node: int, op: int, data: bytes = b"") -> Command:
+        """Have a command delivered, in place of one that is pending; return it as it changes.
+
+        Raises SimpangError: node.unknown, node.revoked, node.command, node.commands_used_up, registry.*.
+        """
+        command = self._mailbox.put(node, op, data)
+        peer = self._peer(node)
+        self._session(node, peer).post(command.number, op, data)
+        return command
+
+    async def command_ends(self, node: int, seconds: float) -> None:
+        """Wait until the pending command of a node has its result, so long at most."""
+        await self._mailbox.wait(node, seconds)
 
     # ---- frames
 
@@ -216,16 +233,20 @@ class Hub:
         peer = self._peer(node)
         if peer.stalled or not (self._storing or header.kind == HELLO):
             raise FrameError("not_storing")
-        session = peer.session or self._begin_session(node, peer, NOTHING)
+        session = self._session(node, peer)
         now = Moment.now(self._clock)
         time = now.time() or times.Time(0, 0, times.UNKNOWN)
-        received = session.receive(header, frame, now.monotonic_ms, now.boot_ms, time)
+        received = session.receive(header, frame, now.monotonic_ms, now.boot_ms, time, line.mic)
         if received.cause is not None:
             raise FrameError(received.cause)
         self._take(peer, session, line, received, now)
+        if received.sealed and line.polled:
+            cast(PolledLine, line).answered(node, header.end)
 
     def _take(self, peer: Peer, session: NodeSession, line: Line, received: Received, now: Moment) -> None:
         self.counters.update(received.notes)
+        for cause in _TOLD.intersection(received.notes):
+            self._outside.on_refused(line.name, cause, session.node)
         peer.duplicates += received.notes.get("duplicate", 0)
         if received.sealed:
             # Only a frame that passed MIC and replay check teaches the way to its node.
@@ -236,10 +257,39 @@ class Hub:
             line.send(received.reply)
         if received.changes:
             self._commit(peer, session, line, received.changes, now)
+        self._read_back(peer, session, received.wanted)
         if received.sealed:
-            self._answer_when_due(peer, session)
-            if session.unanswered and not session.ack_requested:
-                self._await_silence(peer)
+            self._answers.heard(peer, session)
+
+    def _read_back(self, peer: Peer, session: NodeSession, epochs: list[int]) -> None:
+        """Read windows that were put away. What came of their epochs is sent again by the node."""
+        for epoch in epochs:
+            # No more than a session keeps: the rest would push these out again.
+            if epoch in peer.loading or len(peer.loading) >= MAX_WINDOWS:
+                continue
+            peer.loading.add(epoch)
+            self._outside.load_window(session.node, epoch, partial(self._put_back, peer, session, epoch))
+
+    def _put_back(
+        self,
+        peer: Peer,
+        session: NodeSession,
+        epoch: int,
+        error: StoreError | None,
+        window: WindowState | None,
+        losses: list[LossRange],
+    ) -> None:
+        with self._outside.guard:
+            if peer.session is not session:
+                return
+            peer.loading.discard(epoch)
+            if error is not None:
+                self.counters["not_read_back"] += 1
+                return
+            state = SessionWindow(epoch)
+            if window is not None:
+                state = SessionWindow(epoch, window.base, window.bits, window.counter, window.up_offset_ms)
+            session.put_back(state, [(loss.first, loss.last) for loss in losses])
 
     # ---- commits
 
@@ -295,7 +345,7 @@ class Hub:
                 line.send(changes.then_send)
             if peer.stalled and session.idle:
                 self._roll_back(peer, session)
-            self._answer_when_due(peer, session)
+            self._settled(peer, session)
 
     def _tell(self, node: int, changes: Changes, first_id: int) -> None:
         # The time first: the records of the same frame may need it on their way up.
@@ -304,6 +354,8 @@ class Hub:
                 self._outside.on_uptime(node, state.epoch, state.up_offset_ms)
         if changes.records:
             self._outside.on_rows(first_id + len(changes.records) - 1)
+        for number, outcome, text in changes.results:
+            self._mailbox.ended(node, number, outcome, text)
 
     def _stall(self, peer: Peer, session: NodeSession) -> None:
         """Take back changes that were not submitted. The node keeps its records and sends them again."""
@@ -317,33 +369,16 @@ class Hub:
         peer.stalled = False
         peer.stop_silence()
         session.roll_back()
+        self._settled(peer, session)
 
-    # ---- answers
-
-    def _answer_when_due(self, peer: Peer, session: NodeSession) -> None:
-        if not (session.ack_requested and session.idle):
-            return
-        peer.stop_silence()
-        now = Moment.now(self._clock)
-        try:
-            frame = session.answer(now.monotonic_ms, now.time(), CREDIT)
-        except ProtocolError as error:
-            # Only a node with a valid key can bring its session here; it must not bring the gateway down.
-            self.counters[f"answer_{error.cause}"] += 1
-            return
-        peer.send(frame)
-
-    def _await_silence(self, peer: Peer) -> None:
-        peer.stop_silence()
-        peer.silence = self._loop.call_later(SILENCE_MS / 1000, self._fell_silent, peer)
-
-    def _fell_silent(self, peer: Peer) -> None:
-        with self._outside.guard:
-            peer.silence = None
-            session = peer.session
-            if session is not None and session.unanswered:
-                session.ack_requested = True
-                self._answer_when_due(peer, session)
+    def _settled(self, peer: Peer, session: NodeSession) -> None:
+        """Nothing may wait for a commit any more: answer, or let the bus go on."""
+        line = peer.line
+        if line is not None and line.polled:
+            if session.idle:
+                cast(PolledLine, line).ready(session.node)
+        else:
+            self._answers.when_due(peer, session)
 
     # ---- status
 
@@ -352,6 +387,8 @@ class Hub:
         now = Moment.now(self._clock)
         revoked = self._keys.revoked()
         return [
-            peers.status(number, entry, number in revoked, self._peers.get(number), now)
+            peers.status(
+                number, entry, number in revoked, self._peers.get(number), self._mailbox.last(number), now
+            )
             for number, entry in sorted(self._keys.nodes().items())
         ]

@@ -28,6 +28,9 @@ FIRST_NODE = 1
 LAST_NODE = 0xFFFE
 FIRST_EPOCH = 1
 LAST_EPOCH = 0xFFFFFF
+LAST_GENERATION = 0xFFFFFFFF
+# What an event can name as the command whose result it is.
+LAST_COMMAND = 0x3FFFFFFF
 CEILING_STEP = 1024
 PLACE_LIMIT = 120
 
@@ -36,14 +39,18 @@ _PURPOSES = {"up": 16, "down": 16, "up4": 16, "hello": 32}
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node of the registry. `ceiling` is its highest known epoch (0 none), rounded up to a
-    multiple of 1024."""
+    """One node of the registry.
+
+    `ceiling` is its highest known epoch (0 none), rounded up to a multiple of 1024. `next_generation` are the
+    keys of its next flashing, which count once they are heard. `commands` is the last command id given.
+    """
 
     place: str
     generation: int
     next_generation: int | None
     ceiling: int
     added: str
+    commands: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +187,57 @@ class KeyStore:
             # No epoch of it is known: nothing that it will say can be older than any store.
             node = Node(place, 1, None, 0, _now())
             self._save(number, node, number + 1)
-            return number, self._key_file(number, node)
+            return number, self._key_file(number, node.generation, FIRST_EPOCH)
 
-    def node_keys(self, node: int) -> dict[str, bytes]:
-        """Return the keys `up`, `down`, `up4` (16 bytes) and `hello` (32 bytes) of the current generation.
+    def rekey_node(self, node: int) -> tuple[int, dict[str, object]]:
+        """Make a new generation of keys for the next flashing of `node`; return it and its key file.
+
+        It is durable before this returns, and takes the place of one that was made before and never heard.
+        The generation in use goes on until `promote`.
+        Raises SimpangError: node.unknown, node.revoked, node.epochs_used_up, registry.unwritable.
+        """
+        with self._lock:
+            known = self._node(node)
+            if node in self._revoked:
+                raise SimpangError("node.revoked", node=node)
+            generation = max(known.generation, known.next_generation or 0) + 1
+            if known.ceiling >= LAST_EPOCH or generation > LAST_GENERATION:
+                raise SimpangError("node.epochs_used_up", node=node)
+            self._save(node, replace(known, next_generation=generation), self._registry.next)
+            return generation, self._key_file(node, generation, known.ceiling + 1)
+
+    def promote(self, node: int, generation: int) -> None:
+        """Make the next generation of `node` the one in use, durably; the one before is refused from now on.
+
+        Raises SimpangError: node.unknown, registry.unwritable; ValueError for another generation.
+        """
+        with self._lock:
+            known = self._node(node)
+            if generation != known.next_generation:
+                raise ValueError(f"generation {generation} of node {node} is not its next one")
+            self._save(node, replace(known, generation=generation, next_generation=None), self._registry.next)
+
+    def next_command(self, node: int) -> int:
+        """Return a command id that `node` was never given, durably: ids rise, whatever becomes of the store.
+
+        Raises SimpangError: node.unknown, node.commands_used_up, registry.unwritable.
+        """
+        with self._lock:
+            known = self._node(node)
+            if known.commands >= LAST_COMMAND:
+                raise SimpangError("node.commands_used_up", node=node)
+            self._save(node, replace(known, commands=known.commands + 1), self._registry.next)
+            return known.commands + 1
+
+    def node_keys(self, node: int, generation: int | None = None) -> dict[str, bytes]:
+        """Return the keys `up`, `down`, `up4` (16 bytes) and `hello` (32 bytes) of one generation.
+
+        By default that is the one in use.
 
         Raises SimpangError node.unknown. A revoked node still has keys: ask `is_revoked` as well.
         """
         with self._lock:
-            generation = self._node(node).generation
+            generation = generation or self._node(node).generation
             keys = self._keys.get((node, generation))
             if keys is None:
                 keys = derive_keys(self._root, self._registry.site, node, generation)
@@ -221,7 +270,7 @@ class KeyStore:
             return node in self._revoked
 
     def revoke(self, node: int, why: str) -> None:
-        """Refuse `node` for ever, durably; a revoked node keeps its first reason.
+        """Refuse `node` for ever, durably; a revoked node keeps its first reason, of at most 120 characters.
 
         Raises SimpangError: node.unknown, registry.unwritable.
         """
@@ -229,7 +278,7 @@ class KeyStore:
             self._node(node)
             if node in self._revoked:
                 return
-            revoked = {**self._revoked, node: Revocation(_now(), why)}
+            revoked = {**self._revoked, node: Revocation(_now(), why.strip()[:PLACE_LIMIT])}
             document = {"v": VERSION, "nodes": {str(number): asdict(r) for number, r in revoked.items()}}
             _write_json(self._state / REVOKED, document)
             self._revoked = revoked
@@ -246,14 +295,14 @@ class KeyStore:
         _write_registry(self._state / REGISTRY, registry)
         self._registry = registry
 
-    def _key_file(self, number: int, node: Node) -> dict[str, object]:
-        keys = self.node_keys(number)
+    def _key_file(self, number: int, generation: int, epoch_start: int) -> dict[str, object]:
+        keys = self.node_keys(number, generation)
         return {
             "v": VERSION,
             "site": self._registry.site,
             "node": number,
-            "generation": node.generation,
-            "epoch_start": FIRST_EPOCH,
+            "generation": generation,
+            "epoch_start": epoch_start,
             **{purpose: keys[purpose].hex() for purpose in _PURPOSES},
         }
 
@@ -293,7 +342,7 @@ def read_key_file(path: Path) -> dict[str, object]:
             "v": VERSION,
             "site": _text(data["site"]),
             "node": _whole(data["node"], FIRST_NODE, LAST_NODE),
-            "generation": _whole(data["generation"], 1, 0xFFFFFFFF),
+            "generation": _whole(data["generation"], 1, LAST_GENERATION),
             "epoch_start": _whole(data["epoch_start"], FIRST_EPOCH, LAST_EPOCH),
         }
         for purpose, size in _PURPOSES.items():
@@ -318,10 +367,12 @@ def _node(entry: dict[str, object]) -> Node:
     following = entry["next_generation"]
     return Node(
         place=_text(entry["place"]),
-        generation=_whole(entry["generation"], 1, 0xFFFFFFFF),
-        next_generation=None if following is None else _whole(following, 1, 0xFFFFFFFF),
+        generation=_whole(entry["generation"], 1, LAST_GENERATION),
+        next_generation=None if following is None else _whole(following, 1, LAST_GENERATION),
         ceiling=_whole(entry["ceiling"], 0, LAST_EPOCH + 1),
         added=_text(entry["added"]),
+        # A registry of the first release has no commands.
+        commands=_whole(entry.get("commands", 0), 0, LAST_COMMAND),
     )
 
 

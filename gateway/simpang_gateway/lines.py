@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from simpang_protocol.cobs import Deframer, wrap
+from simpang_protocol.cobs import FRAME_LIMIT, Deframer, wrap
 
 from . import ports
 from .alarms import Alarms
@@ -44,8 +44,16 @@ class Frames(Protocol):
 class SerialLine:
     """One configured port. `run` keeps it open until it is cancelled; a missing port is an alarm and a retry.
 
-    What goes wrong inside `frames` is not caught: it ends `run`.
+    What goes wrong inside `frames` is not caught: it ends `run`. The constants tell the hub what the line is
+    like: the bytes of a MIC on it, how many frames it takes at once (`credit`), a pause that it asks for
+    (`hold_ms`), whether nodes wait to be `polled`, and whether an answer that may be lost `repeats`.
     """
+
+    mic = 8
+    credit = 16
+    hold_ms = 0
+    polled = False
+    repeats = False
 
     def __init__(
         self,
@@ -55,7 +63,10 @@ class SerialLine:
         alarms: Alarms,
         capture: Capture | None = None,
         refused: Refused = lambda port, cause: None,
+        limit: int = FRAME_LIMIT,
     ) -> None:
+        """`limit` is the size of the longest frame, in bytes."""
+        self._limit = limit
         self._port = port
         self._frames = frames
         self._events = events
@@ -65,7 +76,7 @@ class SerialLine:
         self._loop = asyncio.get_running_loop()
         self._opened: ports.OpenPort | None = None
         self._sent_s = 0.0
-        self._deframer = Deframer()
+        self._deframer = Deframer(self._limit)
         self._known = (0, 0, 0)
         self._opens = 0
         self._bytes_up = 0
@@ -98,18 +109,26 @@ class SerialLine:
         for code in _CODES:
             self._alarms.clear(code, self.name)
         self._events.emit("port.open", port=self.name, url=self._port.url)
-        self._deframer = Deframer()
+        self._deframer = Deframer(self._limit)
         self._known = (0, 0, 0)
         self._opens += 1
         self._opened = opened
         try:
             self._frames.line_opened(self)
+            self._begin()
             while data := await self._read(opened):
                 self._take(data)
         finally:
             self._opened = None
+            self._finish()
             self._frames.line_closed(self)
             await self._close(opened)
+
+    def _begin(self) -> None:
+        """The line is open."""
+
+    def _finish(self) -> None:
+        """The line is closed."""
 
     async def _read(self, opened: ports.OpenPort) -> bytes:
         """Return the next bytes, none where the port is gone."""
@@ -141,7 +160,10 @@ class SerialLine:
         frames = self._deframer.feed(data)
         self._count_faults()
         for frame in frames:
-            self._frames.frame(self, frame)
+            self._hand_on(frame)
+
+    def _hand_on(self, frame: bytes) -> None:
+        self._frames.frame(self, frame)
 
     def _count_faults(self) -> None:
         found = (self._deframer.bad_crc, self._deframer.bad_cobs, self._deframer.overruns)
@@ -158,16 +180,16 @@ class SerialLine:
     def send(self, frame: bytes) -> None:
         """Queue a frame; on a closed line it is dropped. While the line takes nothing, at most 16 KiB wait;
         more is dropped and counted."""
+        idle = self._loop.time() - self._sent_s > _IDLE_S
+        self._write((b"\0" if idle else b"") + wrap(frame, self._limit))
+
+    def _write(self, data: bytes) -> None:
         if self._opened is None:
             return
-        now_s = self._loop.time()
-        data = wrap(frame)
-        if now_s - self._sent_s > _IDLE_S:
-            data = b"\0" + data
         if not self._opened.write(data):
             self._overflow += 1
             return
-        self._sent_s = now_s
+        self._sent_s = self._loop.time()
         self._bytes_down += len(data)
         if self._capture is not None:
             self._capture.write(self.name, "down", data)

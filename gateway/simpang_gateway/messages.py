@@ -117,6 +117,12 @@ _CONFIG = {
         "{file}: {key} dipakai dua kali: {found}",
         "beri nilai yang berbeda untuk masing-masing",
     ),
+    "config.kind": _error(
+        "{file}: {key} has no meaning for a port of kind {kind}",
+        "remove it, or write kind = {needs}",
+        "{file}: {key} tidak berarti untuk port jenis {kind}",
+        "hapus, atau tulis kind = {needs}",
+    ),
     "config.exists": _error(
         "{path} is already there and is never overwritten",
         "choose an empty folder, or go on with what is there: `simpang gateway check`",
@@ -299,6 +305,16 @@ _STORE = {
         "posisi uplink {uplink} di {path} rusak; pengiriman diulang dari rekaman tertua",
         "belum perlu apa-apa: penerima membuang yang ganda menurut identitas; jika terulang, ganti kartu",
     ),
+    "store.node_share": _warning(
+        "{path}: node {node} held more than its share of the full store: {rows} of its records were dropped",
+        "look why it sends so much; if it is as it should be, raise [limits] node_disk_percent or max_mb",
+        "{path}: node {node} memakai lebih dari jatahnya di simpanan yang penuh: {rows} record-nya dibuang",
+        "periksa mengapa kirimannya begitu banyak; bila wajar, naikkan node_disk_percent atau max_mb",
+    ),
+    "store.released": _info(
+        "{path}: {rows} records whose schema is known now are sent after all",
+        "{path}: {rows} record yang skemanya kini dikenal dikirim juga",
+    ),
     "store.recovered": _info("{path} can be written again", "{path} dapat ditulis lagi"),
     "store.busy": _warning(
         "{path}: {rows} rows wait for the disk, at most {limit}",
@@ -345,6 +361,34 @@ _PORT = {
         "check url and baud in [[port]]",
         "port {port}: {url} tidak dapat dibuka: {error}",
         "periksa url dan baud di [[port]]",
+    ),
+    "port.node_silent": _warning(
+        "node {node} does not answer on port {port}",
+        "check its supply, the pair A/B and its baud; the gateway goes on asking every 10 s",
+        "node {node} tidak menjawab di port {port}",
+        "periksa catu dayanya, pasangan A/B dan baud-nya; gateway terus bertanya tiap 10 s",
+    ),
+    "port.babble": _warning(
+        "port {port}: the line never falls silent, so nodes can hardly be asked",
+        "look for a node that keeps sending, a missing bias or swapped wires A/B",
+        "port {port}: jalur tidak pernah diam, sehingga node sulit ditanya",
+        "cari node yang terus mengirim, bias yang tidak ada, atau kabel A/B yang tertukar",
+    ),
+    "port.bridge": _info(
+        "port {port}: bridge {version} is on channel {channel}, {uptime} s after its start (cause {cause})",
+        "port {port}: bridge {version} di kanal {channel}, {uptime} dtk setelah mulai (sebab {cause})",
+    ),
+    "port.bridge_silent": _error(
+        "port {port}: the bridge at {url} says nothing",
+        "check its supply, the cable, and that baud in [[port]] is the bridge's; else restart or flash it",
+        "port {port}: bridge di {url} tidak bersuara",
+        "periksa catu daya, kabel, dan baud di [[port]]; jika tetap, nyalakan ulang atau flash lagi",
+    ),
+    "port.bridge_channel": _error(
+        "port {port}: the bridge stays on channel {channel}, not {wanted}",
+        "set channel in [[port]] to one that its country allows, 1 to 11 everywhere",
+        "port {port}: bridge tetap di kanal {channel}, bukan {wanted}",
+        "isi channel di [[port]] dengan kanal yang diizinkan, 1 sampai 11 selalu boleh",
     ),
 }
 
@@ -499,6 +543,42 @@ _NODE = {
         "node {node} telah dicabut",
         "beri papan itu id baru dengan `simpang node add`; id yang dicabut tidak dipakai lagi",
     ),
+    "node.was_revoked": _info(
+        "node {node} was revoked and is refused from now on: {why}",
+        "node {node} dicabut dan kini ditolak: {why}",
+    ),
+    "node.rekeyed": _info(
+        "node {node} was given new keys, generation {generation}; they count from its next flashing on",
+        "node {node} mendapat kunci baru, generasi {generation}; berlaku sejak flashing berikutnya",
+    ),
+    "node.promoted": _info(
+        "node {node} speaks with its new keys, generation {generation}; the old ones are refused from now on",
+        "node {node} memakai kunci barunya, generasi {generation}; kunci lama kini ditolak",
+    ),
+    "node.command": _error(
+        "node {node} cannot be given this command: {error}",
+        "see `simpang node command --help`",
+        "perintah ini tidak dapat diberikan ke node {node}: {error}",
+        "lihat `simpang node command --help`",
+    ),
+    "node.floor_jump": _warning(
+        "port {port}, node {node} gave up more than 4096 records at once ({count} times)",
+        "after a long outage that is as it should be; else look at that board and its key",
+        "port {port}, node {node} melepas lebih dari 4096 record sekaligus ({count} kali)",
+        "setelah gangguan panjang itu wajar; jika tidak, periksa papan itu dan kuncinya",
+    ),
+    "node.epochs_used_up": _error(
+        "node {node} has used up its epochs",
+        "give the board a new id with `simpang node add`",
+        "epoch node {node} sudah habis",
+        "beri papan itu id baru dengan `simpang node add`",
+    ),
+    "node.commands_used_up": _error(
+        "node {node} has used up its command ids",
+        "give the board a new id with `simpang node add`",
+        "id perintah node {node} sudah habis",
+        "beri papan itu id baru dengan `simpang node add`",
+    ),
 }
 
 _WIRING_EN = "check wiring, earth and the baud rate"
@@ -542,6 +622,19 @@ _FRAME = {
         "beri papan itu id baru dengan `simpang node add`",
     ),
     "frame.epoch_rate": _frame("epochs rise too fast", _WARY_EN, "epoch naik terlalu cepat", _WARY_ID),
+    "frame.quota": _frame(
+        "more than a node may send",
+        "look why it sends so much: a stolen key? If it is as it should be, raise [limits]",
+        "melebihi jatah satu node",
+        "periksa mengapa kirimannya begitu banyak: kunci dicuri? Bila wajar, naikkan [limits]",
+    ),
+    "frame.command": _frame("a damaged command", _UPDATE_EN, "perintah rusak", _UPDATE_ID),
+    "frame.update": _frame(
+        "a damaged piece of an update", _UPDATE_EN, "potongan pembaruan rusak", _UPDATE_ID
+    ),
+    "frame.update_status": _frame(
+        "a damaged status of an update", _UPDATE_EN, "status pembaruan rusak", _UPDATE_ID
+    ),
     "frame.unknown_node": _frame(
         "the node is not in the registry",
         "add it with `simpang node add`, or look for a stranger on the line",

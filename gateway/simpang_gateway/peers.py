@@ -1,6 +1,7 @@
 """What the hub keeps of each node beside its session, and of the moment in which a frame came."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,18 +11,54 @@ from simpang_protocol.sessionstate import Downlink
 
 from .clock import Clock
 from .keystore import Node
+from .mailbox import Command
+from .nodehost import NodeHost
 from .store.model import LossRange, NodeBirth, WindowState
 
 
 class Line(Protocol):
-    """Where frames come from and answers go to."""
+    """Where frames come from and answers go to: a port, or the way to one node behind a bridge."""
 
     @property
     def name(self) -> str:
         """The port's name."""
 
+    @property
+    def mic(self) -> int:
+        """Bytes of the MIC of what comes up: 8, or 4 on LoRa."""
+
+    @property
+    def credit(self) -> int:
+        """Frames that a node may send at once."""
+
+    @property
+    def hold_ms(self) -> int:
+        """How long a node is asked to wait before its next burst."""
+
+    @property
+    def polled(self) -> bool:
+        """True where nodes speak only when they are asked: the line is a `PolledLine` and does the asking."""
+
+    @property
+    def repeats(self) -> bool:
+        """True where an answer is sent twice while many frames are lost."""
+
     def send(self, frame: bytes) -> None:
         """Queue a frame; what does not fit is dropped and counted, as on a wire."""
+
+
+class PolledLine(Line, Protocol):
+    """A line with a bus on it."""
+
+    @property
+    def nodes(self) -> Sequence[int] | None:
+        """The nodes that the configuration names, or None: all that were not heard elsewhere."""
+
+    def answered(self, node: int, end: bool) -> None:
+        """An authentic frame of a node came; `end`: it closes its burst."""
+
+    def ready(self, node: int) -> None:
+        """What the node sent is committed: it can be polled again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +103,10 @@ class Moment:
 class Peer:
     """One node. `session` is None until its first frame, unless the store knows the node."""
 
-    def __init__(self, downlink: Downlink) -> None:
+    def __init__(self, downlink: Downlink, host: NodeHost) -> None:
         # Lives as long as the process: no counter of a run may be used twice.
         self.downlink = downlink
+        self.host = host
         self.session: NodeSession | None = None
         # The way to the node: where the last authentic frame came from, and that line while it is open.
         self.line_name = ""
@@ -77,14 +115,11 @@ class Peer:
         # Changes were not taken; frames are refused until it is known what became of those before them.
         self.stalled = False
         self.silence: asyncio.TimerHandle | None = None
+        # Epochs whose windows are being read back from the store.
+        self.loading: set[int] = set()
         self.heard: Moment | None = None
         self.records = 0
         self.duplicates = 0
-
-    def send(self, frame: bytes | None) -> None:
-        """Send a frame to the node, where there is one and a way."""
-        if frame is not None and self.line is not None:
-            self.line.send(frame)
 
     def stop_silence(self) -> None:
         """Stop waiting for the line to fall silent."""
@@ -93,11 +128,14 @@ class Peer:
             self.silence = None
 
 
-def status(number: int, entry: Node, revoked: bool, peer: Peer | None, now: Moment) -> dict[str, Any]:
+def status(
+    number: int, entry: Node, revoked: bool, peer: Peer | None, command: Command | None, now: Moment
+) -> dict[str, Any]:
     """Return one node for `simpang gateway status`.
 
-    `heard` is Unix seconds, null while the gateway does not know the time; `silent_s` tells how long ago that
-    was by a clock that never steps. Counts are those since the start.
+    `next_generation` is null unless keys for its next flashing were made, `command` is the newest since the
+    start, or null. `heard` is Unix seconds, null while the gateway does not know the time; `silent_s` tells
+    how long ago that was by a clock that never steps. Counts are those since the start.
     """
     heard = None if peer is None else peer.heard
     silent_ms = None if heard is None else now.monotonic_ms - heard.monotonic_ms
@@ -106,6 +144,8 @@ def status(number: int, entry: Node, revoked: bool, peer: Peer | None, now: Mome
         "node": number,
         "place": entry.place,
         "revoked": revoked,
+        "generation": entry.generation,
+        "next_generation": entry.next_generation,
         "epoch": peer.session.epoch if peer and peer.session else 0,
         "port": (peer.line_name or None) if peer else None,
         "greeted": peer.downlink.greeted if peer else False,
@@ -113,4 +153,5 @@ def status(number: int, entry: Node, revoked: bool, peer: Peer | None, now: Mome
         "silent_s": None if silent_ms is None else round(silent_ms / 1000, 1),
         "records": peer.records if peer else 0,
         "duplicates": peer.duplicates if peer else 0,
+        "command": None if command is None else command.to_dict(),
     }

@@ -11,6 +11,11 @@ PERIOD_S = 60.0
 NO_NODE = 0
 """Stands where no node is known: node ids begin at 1."""
 
+# What only a node with a valid key can cause: each is named by itself. Others may name any node, true or not.
+_AUTHENTIC = frozenset({"quota", "floor_jump", "epoch_rate"})
+# A frame that was not refused, but is worth an event.
+_CODES = {"floor_jump": "node.floor_jump"}
+
 
 @dataclass(slots=True)
 class _Sum:
@@ -22,43 +27,51 @@ class _Sum:
 class Refusals:
     """Turns floods into few events: one for each port and cause, and then its sum, once a minute.
 
-    Bounded by the number of ports times that of causes; causes without a text in the message table are only
-    counted, elsewhere.
+    Bounded by the number of ports times that of causes, and for what takes a valid key by that of nodes.
+    Causes without a text in the message table are only counted, elsewhere.
     """
 
     def __init__(self, emit: Callable[..., None]) -> None:
         """`emit(code, **arguments)` writes an event."""
         self._emit = emit
-        self._sums: dict[tuple[str, str], _Sum] = {}
+        # By port, cause and node; the node is 0 where it is not to be believed.
+        self._sums: dict[tuple[str, str, int], _Sum] = {}
         self._loop = asyncio.get_running_loop()
 
     def note(self, port: str, cause: str, node: int = NO_NODE) -> None:
         """A frame was refused; `node` is the one that its header names, true or not."""
-        if f"frame.{cause}" not in MESSAGES:
+        if _code(cause) not in MESSAGES:
             return
-        known = self._sums.get((port, cause))
+        key = (port, cause, node if cause in _AUTHENTIC else NO_NODE)
+        known = self._sums.get(key)
         if known is None:
-            timer = self._loop.call_later(PERIOD_S, self._period_over, port, cause)
-            self._sums[port, cause] = _Sum(timer)
-            self._tell(port, cause, node, 1)
+            self._begin(key)
+            self._emit(_code(cause), port=port, node=node, count=1)
             return
         known.count += 1
         known.node = node
 
     def close(self) -> None:
         """Tell what has not been told yet, and stop."""
-        for (port, cause), known in self._sums.items():
+        for key, known in self._sums.items():
             known.timer.cancel()
             if known.count:
-                self._tell(port, cause, known.node, known.count)
+                self._tell(key, known)
         self._sums.clear()
 
-    def _period_over(self, port: str, cause: str) -> None:
-        known = self._sums.pop((port, cause))
-        if known.count:
-            self._tell(port, cause, known.node, known.count)
-            timer = self._loop.call_later(PERIOD_S, self._period_over, port, cause)
-            self._sums[port, cause] = _Sum(timer)
+    def _begin(self, key: tuple[str, str, int]) -> None:
+        self._sums[key] = _Sum(self._loop.call_later(PERIOD_S, self._period_over, key))
 
-    def _tell(self, port: str, cause: str, node: int, count: int) -> None:
-        self._emit(f"frame.{cause}", port=port, node=node, count=count)
+    def _period_over(self, key: tuple[str, str, int]) -> None:
+        known = self._sums.pop(key)
+        if known.count:
+            self._tell(key, known)
+            self._begin(key)
+
+    def _tell(self, key: tuple[str, str, int], known: _Sum) -> None:
+        port, cause, _ = key
+        self._emit(_code(cause), port=port, node=known.node, count=known.count)
+
+
+def _code(cause: str) -> str:
+    return _CODES.get(cause, f"frame.{cause}")

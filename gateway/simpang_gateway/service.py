@@ -12,19 +12,22 @@ from typing import Any
 
 from . import __version__
 from .alarms import Alarms
+from .bridges import BridgeLine
+from .buses import BusLine
 from .capture import Capture
 from .clock import Clock
-from .config import GatewayConfig
-from .config import Uplink as UplinkConfig
+from .config import BRIDGE, RS485, GatewayConfig, Port
 from .control import ControlServer
 from .errors import SimpangError
 from .events import EventStream
 from .faults import Faults
-from .hub import Hub, Outside
+from .hub import Hub
 from .keystore import KeyStore
 from .lines import SerialLine
 from .lookout import Lookout
-from .messages import MESSAGES
+from .mailbox import parse_command
+from .nodehost import Limits
+from .outside import Loaded, Outside
 from .peers import Stored
 from .refusals import Refusals
 from .store import (
@@ -41,18 +44,18 @@ from .store import (
     StoreVersion,
 )
 from .storeview import StoreView
-from .uplink.profile import Profile
-from .uplink.service import Uplink
+from .uplinks import Uplinks
 from .uptimes import Uptimes
 
 RETRY_S = 5.0
 """Pause before the store is opened or read again."""
 
+COMMAND_WAIT_S = 60
+"""The longest that an answer on the control socket waits for a command's result."""
+
 _DRAIN_S = 5.0
 # The store says so when it begins to fail; StoreBusy and StoreClosed only ever answer a call.
 _STORE_FAILURES = {kind.code for kind in StoreError.__subclasses__()} - {StoreBusy.code, StoreClosed.code}
-# What can stand as an alarm, and so at a broker from before a restart.
-_ALARM_GROUPS = ("capture", "clock", "log", "port", "registry", "store", "uplink")
 
 
 class Gateway:
@@ -80,16 +83,20 @@ class Gateway:
             clock,
             Outside(
                 submit=self._submit,
-                on_rows=self._rows_came,
+                on_rows=lambda newest_id: self._uplinks.rows_came(newest_id),
                 on_uptime=self._uptimes.heard,
                 on_refused=self._refusals.note,
                 on_registry=self._registry_written,
+                on_promoted=partial(self._key_event, "node.promoted"),
+                load_window=self._load_window,
                 guard=self._faults,
             ),
+            Limits(frames_per_s=config.limits.node_frames_per_s, bytes_per_s=config.limits.node_bytes_per_s),
         )
+        self._uplinks = Uplinks(config, clock, events, self._alarms, self._uptimes, self._faults)
+        self._loading: set[asyncio.Task[None]] = set()
         self._capture: Capture | None = None
-        self._lines: list[SerialLine] = []
-        self._uplinks: list[Uplink] = []
+        self._lines: list[SerialLine | BridgeLine] = []
         self._resuming: asyncio.Task[None] | None = None
         # The sessions may know other things than the file holds.
         self._stale = True
@@ -101,7 +108,7 @@ class Gateway:
             store_path=config.store_path,
             log_path=config.log.path,
             waiting_rows=self._waiting_rows,
-            on_time=self._time_is_known,
+            on_time=self._uplinks.publish_alarms,
         )
 
     def stop(self) -> None:
@@ -126,14 +133,17 @@ class Gateway:
         try:
             if self._config.capture.path is not None:
                 self._lookout.capture = self._capture = Capture(self._config.capture.path, self._events)
-            self._lines = [
-                SerialLine(port, self._hub, self._events, self._alarms, self._capture, self._refusals.note)
-                for port in self._config.ports
-            ]
+            self._lines = [self._make_line(port) for port in self._config.ports]
             store = await self._try_store()
             if store is not None:
                 await self._attach(store)
-            handlers = {"status": self._answer_status, "node.add": self._answer_node_add}
+            handlers = {
+                "status": self._answer_status,
+                "node.add": self._answer_node_add,
+                "node.rekey": self._answer_node_rekey,
+                "node.revoke": self._answer_node_revoke,
+                "node.command": self._answer_node_command,
+            }
             socket, group = self._config.control_socket, self._config.control.group
             async with ControlServer(socket, handlers, group=group):
                 self._lookout.start()
@@ -165,10 +175,7 @@ class Gateway:
         """Join the store with the hub and the uplinks."""
         self._store = store
         self._committer = Committer(store, self._config.store.commit_ms, self._config.store.commit_rows)
-        self._uplinks = [self._make_uplink(uplink, store) for uplink in self._config.uplinks]
-        self._alarms.listen(self._publish_alarm)
-        for code in self._alarms.codes():
-            self._publish_alarm(code)
+        self._uplinks.attach(store)
         self._store_works(store, reload=True)
         assert self._resuming is not None
         # So that no node is refused at the start; a port that fails shows all the same if the store does too.
@@ -184,7 +191,7 @@ class Gateway:
             store=store.uuid,
         )
         lines = [self._start(line.run()) for line in self._lines]
-        uplinks = [self._start(self._run_uplink(uplink)) for uplink in self._uplinks]
+        self._uplinks.start(RETRY_S)
         try:
             await self._stop.wait()
         finally:
@@ -195,9 +202,8 @@ class Gateway:
                 async with asyncio.timeout(_DRAIN_S):
                     await self._committer.drain()
             await _end_all(lines)
-            for uplink in self._uplinks:
-                await uplink.stop()
-            await asyncio.gather(*uplinks, return_exceptions=True)
+            await _end_all(list(self._loading))
+            await self._uplinks.stop()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self._faults.watch(self._loop.create_task(work))
@@ -208,6 +214,20 @@ class Gateway:
             async with asyncio.timeout(RETRY_S):
                 await self._stop.wait()
 
+    def _make_line(self, port: Port) -> SerialLine | BridgeLine:
+        if port.kind == RS485:
+            return BusLine(
+                port,
+                self._hub,
+                self._events,
+                self._alarms,
+                self._capture,
+                self._refusals.note,
+                self._faults,
+            )
+        kind = BridgeLine if port.kind == BRIDGE else SerialLine
+        return kind(port, self._hub, self._events, self._alarms, self._capture, self._refusals.note)
+
     # ---- store
 
     async def _try_store(self) -> Store | None:
@@ -215,6 +235,7 @@ class Gateway:
         options = StoreOptions(
             max_mb=self._config.store.max_mb,
             uplinks=tuple(uplink.name for uplink in self._config.uplinks),
+            share_percent=self._config.limits.node_disk_percent,
             on_event=self._store_event,
         )
         try:
@@ -266,6 +287,7 @@ class Gateway:
             try:
                 await self._committer.drain()
                 stored = await self._load(store)
+                await self._uplinks.release()
                 self._stale = False
             except StoreError as error:
                 if self._alarms.raise_(error.code, "", **error.arguments):
@@ -282,8 +304,23 @@ class Gateway:
     async def _load(self, store: Store) -> Stored:
         self._uptimes.load(store.boot, await store.load_uptime_offsets(), await store.load_boots())
         stats = await store.stats()
-        self._rows_came(stats.last_id)
-        return Stored(await store.load_windows(), await store.load_losses(), await store.load_node_births())
+        self._uplinks.rows_came(stats.last_id)
+        windows = await store.load_windows()
+        return Stored(windows, await store.load_losses_of(windows), await store.load_node_births())
+
+    def _load_window(self, node: int, epoch: int, done: Loaded) -> None:
+        task = self._start(self._load_epoch(node, epoch, done))
+        self._loading.add(task)
+        task.add_done_callback(self._loading.discard)
+
+    async def _load_epoch(self, node: int, epoch: int, done: Loaded) -> None:
+        assert self._store is not None  # the hub takes no frame before there is one
+        try:
+            window, losses = await self._store.load_epoch(node, epoch)
+        except StoreError as error:
+            done(error, None, [])
+        else:
+            done(None, window, losses)
 
     def _clear_store_alarms(self, *, but: str = "") -> None:
         for code in _STORE_FAILURES - {but}:
@@ -294,62 +331,6 @@ class Gateway:
             self._alarms.clear("registry.unwritable")
         else:
             self._alarms.raise_(error.code, "", **error.arguments)
-
-    # ---- uplinks and alarms
-
-    def _make_uplink(self, config: UplinkConfig, store: Store) -> Uplink:
-        profile = Profile(
-            prefix=config.prefix,
-            site=self._config.gateway.site,
-            gateway=self._config.gateway.name,
-            store=lambda: store.uuid,
-            resolve=self._uptimes.resolve,
-        )
-        return Uplink(
-            config,
-            store,
-            profile,
-            clock=self._clock,
-            emit=self._events.emit,
-            alarm=partial(self._uplink_alarm, config.name),
-            alarm_codes=[
-                code
-                for code, message in MESSAGES.items()
-                if message.severity != "info" and code.partition(".")[0] in _ALARM_GROUPS
-            ],
-        )
-
-    async def _run_uplink(self, uplink: Uplink) -> None:
-        while not self._stop.is_set():
-            try:
-                await uplink.run()
-            except StoreError:
-                # It could not read where it stands; the store's own alarm says why.
-                await self._pause()
-
-    def _uplink_alarm(self, name: str, code: str, on: bool, **arguments: object) -> None:
-        if on:
-            self._alarms.raise_(code, name, **arguments)
-        else:
-            self._alarms.clear(code, name)
-
-    def _publish_alarm(self, code: str) -> None:
-        standing = self._alarms.active(code)
-        for uplink in self._uplinks:
-            if not standing:
-                uplink.clear_alarm(code)
-            else:
-                oldest = standing[0]
-                cause = SimpangError(oldest.code, **oldest.arguments).cause("en")
-                uplink.show_alarm(code, cause, oldest.since)
-
-    def _rows_came(self, newest_id: int) -> None:
-        for uplink in self._uplinks:
-            uplink.notify_new_rows(newest_id)
-
-    def _time_is_known(self) -> None:
-        for code in self._alarms.codes():
-            self._publish_alarm(code)  # now it is known since when they stand
 
     def _waiting_rows(self) -> int:
         return 0 if self._committer is None else self._committer.waiting_rows
@@ -369,7 +350,7 @@ class Gateway:
             "store": self._view.to_dict(store, self._waiting_rows()),
             "ports": [line.status() for line in self._lines],
             "nodes": self._hub.status(),
-            "uplinks": [uplink.status() for uplink in self._uplinks],
+            "uplinks": self._uplinks.status(),
             "lost": self._view.lost,
             "alarms": self._alarms.status(),
             "counters": dict(sorted(self._hub.counters.items())),
@@ -383,6 +364,45 @@ class Gateway:
         self._registry_written(None)
         self._events.emit("node.added", node=node, place=place)
         return {"node": node, "key": key}
+
+    async def _answer_node_rekey(self, request: dict[str, Any]) -> dict[str, Any]:
+        node = _node_of(request)
+        generation, key = await self._loop.run_in_executor(None, self._keys.rekey_node, node)
+        self._registry_written(None)
+        self._hub.rekeyed(node)
+        self._key_event("node.rekeyed", node, generation)
+        return {"node": node, "generation": generation, "key": key}
+
+    async def _answer_node_revoke(self, request: dict[str, Any]) -> dict[str, Any]:
+        node, why = _node_of(request), request.get("why", "")
+        if not isinstance(why, str):
+            raise SimpangError("control.request", error="why", example='"why": "stolen"')
+        await self._loop.run_in_executor(None, self._keys.revoke, node, why)
+        self._registry_written(None)
+        self._events.emit("node.was_revoked", node=node, why=why)
+        return {"node": node}
+
+    async def _answer_node_command(self, request: dict[str, Any]) -> dict[str, Any]:
+        node, name, seconds = _node_of(request), request.get("command"), request.get("wait_s", 0)
+        if not isinstance(name, str):
+            raise SimpangError("control.request", error="command is missing", example='"command": "health"')
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= COMMAND_WAIT_S:
+            example = f'"wait_s": 0..{COMMAND_WAIT_S}'
+            raise SimpangError("control.request", error="wait_s", example=example)
+        op, data = parse_command(node, name, request.get("data"))
+        command = self._hub.command(node, op, data)
+        await self._hub.command_ends(node, seconds)
+        return {"node": node, "command": command.to_dict()}
+
+    def _key_event(self, code: str, node: int, generation: int) -> None:
+        self._events.emit(code, node=node, generation=generation)
+
+
+def _node_of(request: dict[str, Any]) -> int:
+    node = request.get("node")
+    if not isinstance(node, int) or isinstance(node, bool):
+        raise SimpangError("control.request", error="node is missing", example='"node": 1')
+    return node
 
 
 async def _end_all(tasks: list[asyncio.Task[None]]) -> None:

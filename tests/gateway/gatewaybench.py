@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from simpang_gateway.config import parse
 from simpang_gateway.control import request
 from simpang_gateway.errors import SimpangError
 from simpang_gateway.events import EventStream
+from simpang_gateway.nodehost import Limits
 from simpang_gateway.service import Gateway
 from simpang_gateway.store import Store, owner
 
@@ -34,7 +36,8 @@ PORT = {
     "port", "url", "open", "opens", "bytes_up", "bytes_down", "bad_crc", "bad_cobs", "overruns", "overflow",
 }  # fmt: skip
 NODE = {
-    "node", "place", "revoked", "epoch", "port", "greeted", "heard", "silent_s", "records", "duplicates",
+    "node", "place", "revoked", "generation", "next_generation", "epoch", "port", "greeted", "heard",
+    "silent_s", "records", "duplicates", "command",
 }  # fmt: skip
 UPLINK = {
     "name", "host", "state", "delivered", "messages", "refused", "aside", "backlog", "cursor", "reconnects",
@@ -122,6 +125,7 @@ def codes(status: dict[str, Any]) -> set[str]:
 async def make_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     """A bench whose retries are quick; nothing may be left running or unheard after it."""
     monkeypatch.setattr(service, "RETRY_S", 0.05)
+    monkeypatch.setattr(service, "Limits", partial(Limits, new_epoch_every_ms=0))
     monkeypatch.setattr(lookout, "LOOK_S", 0.02)
     monkeypatch.setattr(lines, "RETRY_S", (0.02, 0.1))
     monkeypatch.setattr(owner, "RETRY_S", (0.02, 0.1))

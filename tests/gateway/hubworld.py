@@ -2,27 +2,38 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from simpang.rig.softnode import SoftNode
+from simpang_gateway.answers import SILENCE_MS
 from simpang_gateway.clock import VirtualClock
 from simpang_gateway.errors import SimpangError
-from simpang_gateway.hub import SILENCE_MS, Hub, Outside
+from simpang_gateway.hub import Hub
 from simpang_gateway.keystore import Node, Revocation
+from simpang_gateway.nodehost import Limits
+from simpang_gateway.outside import Loaded, Outside
 from simpang_gateway.peers import Stored
 from simpang_gateway.store import Batch, LossRange, LossRemoval, StoreBusy, StoreIo, WindowState
 from simpang_protocol import record
 from simpang_protocol.cobs import wrap
 from simpang_protocol.frame import parse_header
+from simpang_protocol.schema import HEALTH
+from simpang_protocol.shelf import MAX_WINDOWS
 from tests.gateway.store.kit import ManualLoop
 
 PATH = "store.db"
 
 
-def key_file(number: int) -> dict[str, Any]:
+def key_file(number: int, generation: int = 1, epoch_start: int = 1) -> dict[str, Any]:
     secret = {"up": 16, "down": 16, "up4": 16, "hello": 32}
-    keys = {name: (bytes((number,)) * size).hex() for name, size in secret.items()}
-    return {"v": 1, "site": "s", "node": number, "generation": 1, "epoch_start": 1, **keys}
+    keys = {
+        name: sha256(f"{name} {number} {generation}".encode()).digest()[:size].hex()
+        for name, size in secret.items()
+    }
+    fields = {"v": 1, "site": "s", "node": number, "generation": generation, "epoch_start": epoch_start}
+    return {**fields, **keys}
 
 
 class Keys:
@@ -42,24 +53,37 @@ class Keys:
     def is_revoked(self, number: int) -> bool:
         return number in self.bans
 
-    def node_keys(self, number: int) -> dict[str, bytes]:
-        return {
-            name: bytes.fromhex(value)
-            for name, value in key_file(number).items()
-            if name in ("up", "down", "hello")
-        }
+    def node_keys(self, number: int, generation: int | None = None) -> dict[str, bytes]:
+        content = key_file(number, generation or self.entries[number].generation)
+        return {name: bytes.fromhex(content[name]) for name in ("up", "down", "up4", "hello")}
 
     def ceiling(self, number: int) -> int:
         return self.entries[number].ceiling
 
     def raise_ceiling(self, number: int, epoch: int) -> bool:
-        known = self.entries[number]
-        if epoch <= known.ceiling:
+        if epoch <= self.entries[number].ceiling:
             return False
+        self._change(number, ceiling=-(-epoch // 1024) * 1024)
+        return True
+
+    def rekey(self, number: int) -> dict[str, Any]:
+        known = self.entries[number]
+        generation = max(known.generation, known.next_generation or 0) + 1
+        self._change(number, next_generation=generation)
+        return key_file(number, generation, known.ceiling + 1)
+
+    def promote(self, number: int, generation: int) -> None:
+        assert generation == self.entries[number].next_generation
+        self._change(number, generation=generation, next_generation=None)
+
+    def next_command(self, number: int) -> int:
+        self._change(number, commands=self.entries[number].commands + 1)
+        return self.entries[number].commands
+
+    def _change(self, number: int, **changes: Any) -> None:
         if self.broken:
             raise SimpangError("registry.unwritable", path="registry.json", error="full")
-        self.entries[number] = Node(known.place, 1, None, -(-epoch // 1024) * 1024, "")
-        return True
+        self.entries[number] = replace(self.entries[number], **changes)
 
 
 class Disk:
@@ -73,6 +97,18 @@ class Disk:
         self.waiting: list[tuple[Batch, Callable[..., None]]] = []
         self.urgent = False
         self.full = 0
+        self.reads: list[tuple[int, int, Loaded]] = []
+
+    def load_window(self, node: int, epoch: int, done: Loaded) -> None:
+        self.reads.append((node, epoch, done))
+
+    def read(self) -> int:
+        """Answer the questions for windows; return how many there were."""
+        reads, self.reads = self.reads, []
+        for node, epoch, done in reads:
+            losses = [loss for loss in self.losses if (loss.node, loss.epoch) == (node, epoch)]
+            done(None, self.windows.get((node, epoch)), losses)
+        return len(reads)
 
     def submit(self, batch: Batch, done: Callable[..., None], *, urgent: bool) -> None:
         if self.full:
@@ -86,6 +122,7 @@ class Disk:
         parts, self.waiting = self.waiting, []
         for batch, _ in parts:
             self.write(batch)
+        self.read()
         for at, (_, done) in enumerate(parts):
             done(None, len(self.rows) - sum(len(later.records) for later, _ in parts[at:]) + 1)
 
@@ -109,14 +146,22 @@ class Disk:
             self.births.setdefault(birth.node, birth.ceiling)
 
     def stored(self) -> Stored:
-        windows = [self.windows[key] for key in sorted(self.windows)]
-        return Stored(windows, list(self.losses), dict(self.births))
+        """What a session begins with: the newest windows, as the store gives them."""
+        windows: list[WindowState] = []
+        for number in {node for node, _ in self.windows}:
+            theirs = [self.windows[key] for key in sorted(self.windows) if key[0] == number]
+            heard = [window for window in theirs if window.counter >= 0][-1:]
+            windows += [window for window in theirs if window in theirs[-MAX_WINDOWS:] or window in heard]
+        loaded = {(window.node, window.epoch) for window in windows}
+        losses = [loss for loss in self.losses if (loss.node, loss.epoch) in loaded]
+        return Stored(windows, losses, dict(self.births))
 
     def values(self) -> dict[int, list[tuple[int, int, int]]]:
-        """The values of the nodes' records and where they are."""
+        """The values of the nodes' health records and where they are."""
         found: dict[int, list[tuple[int, int, int]]] = {}
         for node, epoch, seq, body in self.rows:
-            found.setdefault(record.parse(body).rows[0][0] or 0, []).append((node, epoch, seq))
+            if body[0] == HEALTH.number:
+                found.setdefault(record.parse(body).rows[0][0] or 0, []).append((node, epoch, seq))
         return found
 
 
@@ -130,8 +175,14 @@ def _without(loss: LossRange, gone: LossRemoval) -> list[LossRange]:
 class FakeLine:
     """A line that keeps what it is given."""
 
-    def __init__(self, name: str = "line1") -> None:
+    mic = 8
+    credit = 16
+    hold_ms = 0
+    polled = False
+
+    def __init__(self, name: str = "line1", *, repeats: bool = False) -> None:
         self.name = name
+        self.repeats = repeats
         self.out: list[bytes] = []
 
     def send(self, frame: bytes) -> None:
@@ -142,13 +193,38 @@ class FakeLine:
         return taken
 
 
+class FakeBus(FakeLine):
+    """A polled line that notes what the hub tells it."""
+
+    polled = True
+
+    def __init__(self, name: str = "bus1", nodes: list[int] | None = None) -> None:
+        super().__init__(name)
+        self.nodes = nodes
+        self.told: list[tuple[str, int]] = []
+
+    def answered(self, node: int, end: bool) -> None:
+        self.told.append(("end" if end else "answered", node))
+
+    def ready(self, node: int) -> None:
+        self.told.append(("ready", node))
+
+
 class World:
     """A soft node, a hub, a disk and a line, in virtual time."""
 
-    def __init__(self, loop: ManualLoop, *, epoch_every_ms: int = 0, synced: bool = True) -> None:
+    def __init__(
+        self,
+        loop: ManualLoop,
+        *,
+        epoch_every_ms: int = 0,
+        synced: bool = True,
+        nodes: tuple[int, ...] = (1,),
+        **limits: int,
+    ) -> None:
         self.loop = loop
         self.clock = VirtualClock(synced=synced)
-        self.keys = Keys()
+        self.keys = Keys(nodes)
         self.disk = Disk()
         self.line = FakeLine()
         self.node = SoftNode(key_file(1))
@@ -156,21 +232,25 @@ class World:
         self.registry: list[str | None] = []
         self.rows_told: list[int] = []
         self.uptimes: list[tuple[int, int, int]] = []
-        self.epoch_every_ms = epoch_every_ms
+        self.promoted: list[tuple[int, int]] = []
+        self.limits = Limits(new_epoch_every_ms=epoch_every_ms, **limits)
         self.start()
 
     def start(self) -> None:
         """A gateway process begins."""
         self.disk.waiting = []
+        self.disk.reads = []
         self.line.take()
         outside = Outside(
             submit=self.disk.submit,
             on_rows=self.rows_told.append,
             on_uptime=lambda *told: self.uptimes.append(told),
+            load_window=self.disk.load_window,
             on_refused=lambda *told: self.refused.append(told),
             on_registry=lambda error: self.registry.append(error and error.code),
+            on_promoted=lambda *told: self.promoted.append(told),
         )
-        self.hub = Hub(self.keys, self.clock, outside, self.epoch_every_ms)  # type: ignore[arg-type]
+        self.hub = Hub(self.keys, self.clock, outside, self.limits)  # type: ignore[arg-type]
         self.hub.resume(self.disk.stored())
         self.hub.line_opened(self.line)
 

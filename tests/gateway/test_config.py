@@ -160,6 +160,71 @@ def test_names_and_devices_are_used_once(tmp_path: Path, more: str, key: str) ->
     assert key in error.cause("en")
 
 
+BUS = '[[port]]\nname = "bus"\nurl = "/dev/ttyUSB1"\nkind = "rs485"\n'
+
+
+def test_a_bus_has_nodes_and_times(tmp_path: Path) -> None:
+    bus = _load(tmp_path, BASE + BUS).ports[1]
+    assert (bus.kind, bus.baud, bus.nodes) == ("rs485", 115_200, None)
+    assert (bus.answer_ms, bus.answer_min_ms, bus.gap_ms, bus.turn_ms, bus.cycle_ms) == (60, 15, None, 2, 100)
+    bus = _load(tmp_path, BASE + BUS + "nodes = [3, 1]\ngap_ms = 40\nbaud = 9600").ports[1]
+    assert (bus.nodes, bus.gap_ms, bus.baud) == ([3, 1], 40, 9600)
+
+
+def test_a_bridge_is_as_fast_as_its_firmware_unless_told(tmp_path: Path) -> None:
+    bridge = BUS.replace("rs485", "bridge")
+    assert _load(tmp_path, BASE + bridge).ports[1].baud == 921_600
+    assert _load(tmp_path, BASE + bridge + "baud = 115200").ports[1].baud == 115_200
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("nodes = []", "config.value", ("[[port]] #2 nodes", "[1, 2, 3]")),
+        ("nodes = [0]", "config.value", ("[[port]] #2 nodes is 0",)),
+        ("nodes = [65535]", "config.value", ("[[port]] #2 nodes is 65535",)),
+        ('nodes = "1"', "config.value", ("[[port]] #2 nodes",)),
+        ("nodes = [4, 4]", "config.duplicate", ("[[port]] nodes", "4")),
+        ("gap_ms = 1", "config.value", ("[[port]] #2 gap_ms", "2..1000")),
+        (
+            "nodes = [4]\n" + BUS.replace("bus", "second").replace("USB1", "USB2") + "nodes = [4]",
+            "config.duplicate",
+            ("[[port]] nodes", "4"),
+        ),
+    ],
+)
+def test_faults_of_a_bus_are_named(tmp_path: Path, text: str, code: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(SimpangError) as caught:
+        _load(tmp_path, BASE + BUS + text)
+    assert caught.value.code == code
+    for word in words:
+        assert word in caught.value.line("en")
+
+
+@pytest.mark.parametrize("kind", ["direct", "bridge"])
+@pytest.mark.parametrize("key", ["nodes = [1]", "cycle_ms = 50", "answer_ms = 60"])
+def test_what_only_a_bus_has_is_refused_elsewhere(tmp_path: Path, kind: str, key: str) -> None:
+    with pytest.raises(SimpangError) as caught:
+        _load(tmp_path, BASE + BUS.replace("rs485", kind) + key)
+    assert caught.value.code == "config.kind"
+    line = caught.value.line("en")
+    assert f"[[port]] #2 {key.partition(' ')[0]}" in line and f'"{kind}"' in line
+
+
+def test_a_bridge_has_a_speed_and_a_channel_of_its_own(tmp_path: Path) -> None:
+    roof = BASE + '[[port]]\nname = "roof"\nurl = "/dev/ttyUSB7"\nkind = "bridge"\n'
+    assert [(port.baud, port.channel) for port in _load(tmp_path, roof).ports][-1] == (921_600, 0)
+    given = _load(tmp_path, roof + "baud = 115200\nchannel = 13\n").ports[-1]
+    assert (given.baud, given.channel) == (115_200, 13)
+    for text, code in (
+        (roof + "channel = 14\n", "config.value"),
+        (roof.replace("bridge", "direct") + "channel = 6\n", "config.kind"),
+    ):
+        with pytest.raises(SimpangError) as caught:
+            _load(tmp_path, text)
+        assert caught.value.code == code and "channel" in caught.value.line("en")
+
+
 def test_broken_toml_names_the_line(tmp_path: Path) -> None:
     error = _refusal(tmp_path, "[gateway]\nsite = \n")
     assert error.code == "config.syntax"

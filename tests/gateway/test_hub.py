@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from simpang.rig.softnode import SoftNode
-from simpang_gateway.hub import SILENCE_MS, Hub, Outside
+from simpang_gateway.answers import SILENCE_MS
+from simpang_gateway.hub import Hub
 from simpang_gateway.keystore import Node, Revocation
+from simpang_gateway.outside import Outside
 from simpang_protocol import burst, record, schema
 from simpang_protocol import frame as frames
 from simpang_protocol.ccm import Ccm
@@ -497,7 +499,9 @@ def test_node_is_solicited_too_if_the_line_opens_before_the_store() -> None:
         await world.greet()
         world.node.create(1)
         await world.settle()
-        outside = Outside(world.disk.submit, world.rows_told.append, lambda *told: None)
+        outside = Outside(
+            world.disk.submit, world.rows_told.append, lambda *told: None, world.disk.load_window
+        )
         late = Hub(world.keys, world.clock, outside)  # type: ignore[arg-type]
         world.line.take()
         late.line_opened(world.line)

@@ -5,13 +5,14 @@ A model test: hypothesis makes up the story, and shortens it where it ends badly
 
 import asyncio
 import sys
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from simpang_protocol import codes, commands, record, schema
 from simpang_protocol import frame as frames
-from simpang_protocol import record
 from simpang_protocol.cobs import wrap
 from simpang_protocol.frame import parse_header
 from tests.gateway.hubworld import Disk, World
@@ -36,13 +37,19 @@ class Network(RuleBasedStateMachine):
         self.world = self.runner.run(make())
         self.made = 0
         self.archive: dict[int, list[tuple[int, int, int]]] = {}
+        # (epoch, seq) of all that an earlier store had, results of commands too.
+        self.archived: set[tuple[int, int]] = set()
         self.recorded: list[bytes] = []
         self.down_queue: list[bytes] = []
-        self.up_nonces: dict[tuple[int, int], bytes] = {}
+        self.up_nonces: dict[tuple[int, int, int], bytes] = {}
         self.down_nonces: dict[tuple[bytes, int], bytes] = {}
         self.accepted: set[bytes] = set()
         self.failed = False
         self.reopen = False
+        # What the node has executed; as firmware does it, the last id survives its resets.
+        self.executed: list[int] = []
+        self.key: dict[str, Any] | None = None
+        self.world.node.on_command = self._obey
         self.world.node.boot(0)
         self.all_goes_well(1)
 
@@ -69,12 +76,22 @@ class Network(RuleBasedStateMachine):
             assert frame not in self.accepted, "a downlink was executed twice"
             self.accepted.add(frame)
 
+    def _obey(self, kind: int, plain: bytes) -> None:
+        number, _, _ = commands.parse_config(plain)
+        if self.executed and number < self.executed[-1]:
+            return
+        if not self.executed or number > self.executed[-1]:
+            self.executed.append(number)
+        journal = self.world.node.journal
+        row = commands.result_row(number, codes.DONE)
+        journal.append(record.build(schema.EVENT, journal.seq, record.UPTIME, 0, 0, [row]))
+
     def _say(self) -> bytes | None:
         frame = self.world.node.poll(self.world.now_ms())
         if frame is not None:
             header = parse_header(frame)
             if header.kind != frames.HELLO:
-                nonce = (header.epoch, header.counter)
+                nonce = (self.world.node.generation, header.epoch, header.counter)
                 assert self.up_nonces.setdefault(nonce, frame) == frame
             self.recorded.append(frame)
         return frame
@@ -176,6 +193,7 @@ class Network(RuleBasedStateMachine):
         self.down_queue = []
         if fresh:
             self.archive.update(self.world.disk.values())
+            self.archived |= {row[1:3] for row in self.world.disk.rows}
             self.world.disk = Disk()
         self.world.disk.full = 0
         self.failed = False
@@ -193,6 +211,23 @@ class Network(RuleBasedStateMachine):
             self.world.node.erase_epoch()
         self.world.node.boot(self.world.now_ms())
 
+    @rule(op=st.sampled_from([commands.HEALTH, commands.RESTART]))
+    def command_is_given(self, op: int) -> None:
+        self.world.hub.command(1, op)
+
+    @rule()
+    def keys_are_made(self) -> None:
+        self.key = self.world.keys.rekey(1)
+        self.world.hub.rekeyed(1)
+
+    @precondition(lambda self: self.key is not None)
+    @rule()
+    def node_is_flashed(self) -> None:
+        assert self.key is not None
+        self.world.node.cut()
+        self.world.node.flash(self.key)
+        self.world.node.boot(self.world.now_ms())
+
     @rule()
     def line_is_replugged(self) -> None:
         self.world.hub.line_closed(self.world.line)
@@ -204,8 +239,9 @@ class Network(RuleBasedStateMachine):
 
     @invariant()
     def what_the_node_let_go_is_in_a_store(self) -> None:
-        held = {record.parse(entry[2]).rows[0][0] for entry in self.world.node.journal._entries}
-        held |= {record.parse(data).rows[0][0] for run in self.world.node.journal._runs for data in run}
+        journal = self.world.node.journal
+        bodies = [entry[2] for entry in journal._entries] + [data for run in journal._runs for data in run]
+        held = {record.parse(body).rows[0][0] for body in bodies if body[0] == schema.HEALTH.number}
         stored = self.archive.keys() | self.world.disk.values().keys()
         assert set(range(self.made)) - held <= stored
 
@@ -215,9 +251,17 @@ class Network(RuleBasedStateMachine):
             assert len(places) == 1, f"record {value} is at {places}"
 
     @invariant()
+    def no_identity_is_stored_twice(self) -> None:
+        places = [row[:3] for row in self.world.disk.rows]
+        assert len(places) == len(set(places))
+
+    @invariant()
+    def no_command_is_executed_twice(self) -> None:
+        assert self.executed == sorted(set(self.executed))
+
+    @invariant()
     def only_what_an_earlier_store_has_is_declared_lost(self) -> None:
-        known = {place[1:] for places in self.archive.values() for place in places}
-        assert self._declared() <= known
+        assert self._declared() <= self.archived
 
     @invariant()
     def what_a_window_claims_is_there_or_declared(self) -> None:
@@ -237,10 +281,27 @@ class Network(RuleBasedStateMachine):
             self.disk_recovers()
         self.world.disk.full = 0
         self.gateway_is_heard(0)
+        entry = self.world.keys.entries[1]
+        if self.world.node.generation not in (entry.generation, entry.next_generation):
+            # Its keys were replaced before they were heard: somebody must flash it with the last ones.
+            self.node_is_flashed()
         self.runner.run(self.world.settle(400_000))
         self.what_the_node_let_go_is_in_a_store()
         self.no_record_is_stored_twice()
         assert self.world.node.journal.held == 0
+        self._command_ends()
+
+    def _command_ends(self) -> None:
+        """The newest command is done as soon as the node has something to say."""
+        pending = self.world.hub._mailbox.pending(1)
+        for _ in range(3):
+            if pending is None or not pending.pending:
+                break
+            self.runner.run(self.world.passes(10_000))
+            self.create(1)
+            self.runner.run(self.world.settle(400_000))
+        if pending is not None:
+            assert (pending.state, self.executed[-1]) == ("done", pending.number)
 
 
 Network.TestCase.settings = settings(

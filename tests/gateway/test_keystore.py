@@ -139,6 +139,7 @@ def test_added_node_has_an_id_a_record_and_its_key_file(state: Path) -> None:
         "generation": 1,
         "next_generation": None,
         "ceiling": 0,
+        "commands": 0,
     }
     assert keys.ceiling(1) == 0
 
@@ -374,3 +375,89 @@ def test_password_is_the_only_line_of_its_file(tmp_path: Path) -> None:
 def test_keys_never_stand_in_an_error(state: Path) -> None:
     (state / "root.key").write_text("5ec2e7" * 11)
     assert "5ec2e7" not in _refusal(state).line("en")
+
+
+# ---- generations of keys
+
+
+def test_new_keys_wait_until_they_are_heard(state: Path) -> None:
+    keys = KeyStore(state, SITE)
+    keys.add_node("a")
+    keys.raise_ceiling(1, 1500)
+    generation, content = keys.rekey_node(1)
+    root = keystore.read_root_key(state)
+    assert generation == 2
+    assert (content["node"], content["generation"], content["epoch_start"]) == (1, 2, 2049)
+    expected = node_keys(root, SITE, 1, 2)
+    assert {name: content[name] for name in expected} == {name: key.hex() for name, key in expected.items()}
+    again = KeyStore(state, SITE)
+    assert (again.nodes()[1].generation, again.nodes()[1].next_generation) == (1, 2)
+    assert again.node_keys(1) == node_keys(root, SITE, 1, 1)
+    assert again.node_keys(1, 2) == expected
+    again.promote(1, 2)
+    last = KeyStore(state, SITE)
+    assert (last.nodes()[1].generation, last.nodes()[1].next_generation) == (2, None)
+    assert last.node_keys(1) == expected
+    assert last.nodes()[1].place == "a"
+
+
+def test_last_keys_of_several_count_and_no_generation_is_given_twice(state: Path) -> None:
+    keys = KeyStore(state, SITE)
+    keys.add_node("a")
+    assert [KeyStore(state, SITE).rekey_node(1)[0] for _ in range(3)] == [2, 3, 4]
+    keys = KeyStore(state, SITE)
+    for generation in (1, 2, 3, 5):
+        with pytest.raises(ValueError, match="not its next"):
+            keys.promote(1, generation)
+    keys.promote(1, 4)
+    assert keys.rekey_node(1)[0] == 5
+
+
+def test_new_keys_that_cannot_be_written_are_not_given(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = KeyStore(state, SITE)
+    keys.add_node("a")
+    keys.rekey_node(1)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for change in (lambda: keys.rekey_node(1), lambda: keys.promote(1, 2), lambda: keys.next_command(1)):
+        with pytest.raises(SimpangError) as caught:
+            change()
+        assert caught.value.code == "registry.unwritable"
+    monkeypatch.undo()
+    assert (keys.nodes()[1].generation, keys.nodes()[1].next_generation) == (1, 2)
+    assert keys.nodes() == KeyStore(state, SITE).nodes()
+
+
+def test_node_that_is_revoked_or_has_no_epoch_left_gets_no_new_keys(state: Path) -> None:
+    keys = KeyStore(state, SITE)
+    for place in ("a", "b"):
+        keys.add_node(place)
+    keys.revoke(1, "stolen")
+    keys.raise_ceiling(2, 0xFFFFFF)
+    for node, code in ((1, "node.revoked"), (2, "node.epochs_used_up"), (3, "node.unknown")):
+        with pytest.raises(SimpangError) as caught:
+            keys.rekey_node(node)
+        assert caught.value.code == code
+
+
+def test_command_ids_rise_and_survive_a_restart(state: Path) -> None:
+    keys = KeyStore(state, SITE)
+    keys.add_node("a")
+    assert [KeyStore(state, SITE).next_command(1) for _ in range(3)] == [1, 2, 3]
+    data = _registry(state)
+    data["nodes"]["1"]["commands"] = keystore.LAST_COMMAND  # type: ignore[index]
+    (state / "registry.json").write_text(json.dumps(data))
+    with pytest.raises(SimpangError) as caught:
+        KeyStore(state, SITE).next_command(1)
+    assert caught.value.code == "node.commands_used_up"
+
+
+def test_registry_of_the_first_release_is_read(state: Path) -> None:
+    KeyStore(state, SITE).add_node("a")
+    data = _registry(state)
+    del data["nodes"]["1"]["commands"]  # type: ignore[index]
+    (state / "registry.json").write_text(json.dumps(data))
+    assert KeyStore(state, SITE).next_command(1) == 1

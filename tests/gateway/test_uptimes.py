@@ -1,8 +1,10 @@
 """Uptime becomes time as soon as the gateway knows both, and never a wrong one."""
 
+from typing import Any
+
 from simpang_gateway.clock import VirtualClock
-from simpang_gateway.store import Boot
-from simpang_gateway.uptimes import EPOCHS_KEPT, Uptimes
+from simpang_gateway.store import Boot, Row
+from simpang_gateway.uptimes import EPOCHS_KEPT, TIMES_KEPT, Uptimes
 
 NOW_MS = 1_800_000_000_000
 
@@ -82,3 +84,68 @@ def test_epochs_in_memory_are_bounded_and_the_newest_stay() -> None:
     assert uptimes.resolve(1, 100, 0) is None
     assert uptimes.resolve(1, 101, 0) is not None
     assert uptimes.resolve(1, EPOCHS_KEPT + 100, 0) is not None
+
+
+# ---- bounds
+
+
+def _row(epoch: int, seq: int, **changes: Any) -> Row:
+    values = {"wall_ms": NOW_MS, "boot": 1, "up_ms": 60_000, "synced": True, **changes}
+    return Row(seq + 1, 1, epoch, seq, 1, body=b"", **values)
+
+
+def test_record_is_not_newer_than_its_receipt() -> None:
+    uptimes = Uptimes(VirtualClock(0, synced=False))
+    uptimes.load(3, {}, {1: _boot(1, NOW_MS - 50_000), 2: _boot(2, None)})
+    assert uptimes.bounds(_row(5, 0)) == (None, NOW_MS // 1000)
+    # Received without a known time, in a boot whose time became known.
+    assert uptimes.bounds(_row(5, 0, wall_ms=7, synced=False)) == (None, (NOW_MS + 10_000) // 1000)
+    for boot in (2, 3, 9):
+        assert uptimes.bounds(_row(5, 0, wall_ms=7, boot=boot, synced=False)) is None
+
+
+def test_time_of_receipt_becomes_known_with_the_gateways_clock() -> None:
+    clock = VirtualClock(0, synced=False)
+    uptimes = Uptimes(clock)
+    uptimes.load(1, {}, {})
+    clock.advance(100_000)
+    assert uptimes.bounds(_row(5, 0, wall_ms=7, synced=False)) is None
+    clock.step_wall(NOW_MS)
+    clock.set_synced(True)
+    assert uptimes.bounds(_row(5, 0, wall_ms=7, synced=False)) == (None, (NOW_MS + 60_000) // 1000)
+
+
+def test_record_is_not_older_than_what_is_known_before_it() -> None:
+    uptimes = Uptimes(VirtualClock(NOW_MS))
+    uptimes.load(1, {}, {})
+    now_s = NOW_MS // 1000
+    for epoch, seq, unix_s in ((4, 9, now_s - 500), (4, 3, now_s - 900), (6, 0, now_s - 10)):
+        uptimes.note_time(_row(epoch, seq), unix_s)
+    assert uptimes.bounds(_row(5, 0)) == (now_s - 500, now_s)
+    assert uptimes.bounds(_row(4, 10)) == (now_s - 500, now_s)
+    assert uptimes.bounds(_row(4, 5)) == (None, now_s)
+    assert uptimes.bounds(_row(6, 1)) == (now_s - 10, now_s)
+    assert uptimes.bounds(_row(3, 0)) == (None, now_s)
+
+
+def test_record_is_not_older_than_the_beginning_of_an_epoch_before_it() -> None:
+    uptimes = Uptimes(VirtualClock(NOW_MS))
+    uptimes.load(1, {(1, 4, 1): -40_000}, {1: _boot(1, NOW_MS)})
+    assert uptimes.bounds(_row(5, 0)) == (NOW_MS // 1000 - 40, NOW_MS // 1000)
+    assert uptimes.bounds(_row(4, 0)) == (None, NOW_MS // 1000)
+
+
+def test_bounds_that_contradict_each_other_keep_the_gateways() -> None:
+    uptimes = Uptimes(VirtualClock(NOW_MS))
+    uptimes.load(1, {}, {})
+    uptimes.note_time(_row(4, 0), NOW_MS // 1000 + 60)
+    assert uptimes.bounds(_row(5, 0)) == (None, NOW_MS // 1000)
+
+
+def test_known_times_in_memory_are_bounded_and_the_newest_stay() -> None:
+    uptimes = Uptimes(VirtualClock(NOW_MS))
+    uptimes.load(1, {}, {})
+    for epoch in range(1, 1001):
+        uptimes.note_time(_row(epoch, 0), epoch)
+    assert len(uptimes._times[1]) == TIMES_KEPT
+    assert uptimes.bounds(_row(2000, 0)) == (1000, NOW_MS // 1000)

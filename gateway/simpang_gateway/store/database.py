@@ -3,11 +3,12 @@
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-from . import ledger, loads, states, trim
+from . import ledger, loads, release, states, trim
 from .errors import SQLITE_ERRORS, StoreDamaged, StoreError, StoreFull, StoreIo, alone, from_os, from_sqlite
 from .model import (
     DAMAGED,
@@ -17,6 +18,7 @@ from .model import (
     EventSink,
     LossRange,
     Note,
+    Released,
     Row,
     Stats,
     StoreOptions,
@@ -25,11 +27,18 @@ from .model import (
 from .opening import Look, open_store
 from .rows import COLUMNS, decode, encode, insert
 from .schema import transaction
+from .shares import Shares, ShareTeller
 
 Answer = TypeVar("Answer")
 
 WINDOWS_KEPT = 4096
 """Epochs kept one by one for each node; the losses of older ones are kept as sums."""
+
+RANGES_KEPT = 4096
+"""Ranges of the loss ledger kept one by one for each node; older ones are kept as sums."""
+
+WINDOWS_IN_MEMORY = 8
+"""Epochs of a node that its session begins with; others are read when something of them comes."""
 
 _BOOTS_KEPT = 4096
 _HOUSEKEEPING_S = 86_400
@@ -59,7 +68,12 @@ class Database:
         self._error: StoreError | None = None
         self._file = (0, 0)
         self._next_id = 1
-        self._oldest = 0
+        self._trimming = trim.Progress(0, Shares(options.share_percent))
+        # How many ids up to the newest have no row, and the newest.
+        self._gone = 0
+        self._newest = 0
+        self._share = ShareTeller(path, emit)
+        self._windows_written: Counter[int] = Counter()
         self._cursors: dict[str, Cursor] = {}
         self._notes: dict[int, Note] = {}
         self._uptime_ms: dict[int, int] = {}
@@ -120,8 +134,10 @@ class Database:
         with self._writing() as connection:
             excess = self._quota.excess(connection, Batch())
             trimmed = self._trim(connection, excess, 0, self._cursors)
+            self._note_gone(connection, trimmed.rows, trimmed)
             connection.execute("update meta set value = value + 1 where key = 'beat'")
         self._after_trim(trimmed)
+        self._gone += trimmed.rows
         self._error = None
         return reopen
 
@@ -133,7 +149,7 @@ class Database:
         passed = max((cursor.last for cursor in self._cursors.values()), default=0)
         # Over a file that is replaced while the gateway runs the ids go on: cursors in memory stay right.
         self._next_id = max(self._next_id, newest + 1, passed + 1)
-        self._oldest = 0
+        self._newest = newest
         known = "select id, offset_ms from boot where boot_id = ?"
         with transaction(connection):
             if connection.execute(known, (self._boot_id,)).fetchone() is None:
@@ -147,9 +163,17 @@ class Database:
             self._emit("store.window_damaged", {"path": self.path, "node": node, "epoch": epoch})
         self.boot, self._boot_offset_ms = connection.execute(known, (self._boot_id,)).fetchone()
         self._uptime_ms = states.load_offsets(connection, self.boot)
+        meta = dict(
+            connection.execute("select key, value from meta where typeof(value) = 'integer'").fetchall()
+        )
+        self._gone = min(max(0, meta.get(b"gone", 0)), newest)
+        self._trimming = trim.Progress(
+            0, Shares(self._options.share_percent), meta.get(b"thin_node", 0), meta.get(b"thin_from", 0)
+        )
 
     def _keep_house(self, connection: sqlite3.Connection) -> None:
         ledger.fold(connection, WINDOWS_KEPT, _BOOTS_KEPT)
+        self._windows_written.clear()
         self._housekept_s = time.monotonic()
 
     # Writing
@@ -180,6 +204,8 @@ class Database:
             cursors.update((cursor.uplink, cursor) for cursor in batch.cursors)
             self._write_notes(connection, notes, wall_ms)
             trimmed = self._trim(connection, excess, len(values), cursors)
+            skipped = self._next_id - 1 - self._newest if values else 0
+            self._note_gone(connection, trimmed.rows + skipped, trimmed)
             connection.executemany(
                 "insert or ignore into node values (?, ?)",
                 [(birth.node, birth.ceiling) for birth in batch.births],
@@ -189,16 +215,22 @@ class Database:
             states.write_offsets(connection, self.boot, uptime_ms)
             for loss in batch.losses:
                 ledger.declare(connection, loss, wall_ms)
+            for node in {loss.node for loss in batch.losses}:
+                ledger.fold_ranges(connection, node, RANGES_KEPT)
             for removal in batch.removals:
                 ledger.withdraw(connection, removal)
             insert(connection, values)
             states.write_cursors(connection, self._cursors, cursors)
             if offset_ms != self._boot_offset_ms:
                 connection.execute("update boot set offset_ms = ? where id = ?", (offset_ms, self.boot))
+            self._bound_windows(connection, batch)
             if time.monotonic() - self._housekept_s > _HOUSEKEEPING_S:
                 self._keep_house(connection)
         # Only a commit that stands changes what is known here.
         first_id, self._next_id = self._next_id, self._next_id + len(values)
+        if values:
+            self._newest = self._next_id - 1
+        self._gone += trimmed.rows + skipped
         self._cursors = cursors
         self._boot_offset_ms = offset_ms
         self._uptime_ms.update(uptime_ms)
@@ -206,7 +238,25 @@ class Database:
             del self._notes[row_id]
         self._look = Look.QUICK
         self._after_trim(trimmed)
+        self._trimming.shares.add(batch.records)
         return Committed(first_id, ride)
+
+    def release(self, schemas: Collection[int], riders: Mapping[str, Cursor]) -> Released:
+        """Let readers have rows that were set aside because their schema was unknown; see `release`.
+
+        Raises:
+            StoreError: nothing was released.
+        """
+        self._check_file()
+        if self._notes:
+            self.commit(Batch(), riders, True)
+        cursors = {name: Cursor(name) for name in self._options.uplinks} | self._cursors | dict(riders)
+        with self._writing() as connection:
+            released = release.release(connection, schemas, cursors)
+            states.write_cursors(connection, self._cursors, released.cursors)
+        self._cursors = dict(released.cursors)
+        self._trimming.oldest = self._trimming.thin_node = 0
+        return released
 
     def set_aside(self, row_id: int, why: str) -> None:
         """Give a row to no reader from now on; written with the next commit, and so never after the cursor.
@@ -266,24 +316,46 @@ class Database:
 
     def _trim(
         self, connection: sqlite3.Connection, excess: int, coming: int, cursors: Mapping[str, Cursor]
-    ) -> trim.Trimmed:
-        if excess <= 0:
-            return trim.Trimmed(self._oldest, 0, 0)
-        return trim.make_room(
-            connection,
-            excess,
-            oldest=self._oldest,
-            # The newest row stays: after a restart the next id is found by it.
-            below=self._next_id if coming else self._next_id - 1,
-            delivered=trim.Delivered([cursors.get(name, Cursor(name)) for name in self._options.uplinks]),
-            lots=8 + 2 * coming // trim.LOT,
-            wall_ms=_now_ms(),
-        )
+    ) -> trim.Progress:
+        progress = self._trimming.copy()
+        if excess > 0:
+            trim.make_room(
+                connection,
+                excess,
+                progress,
+                # The newest row stays: after a restart the next id is found by it.
+                below=self._next_id if coming else self._next_id - 1,
+                gone=self._gone,
+                delivered=trim.Delivered([cursors.get(name, Cursor(name)) for name in self._options.uplinks]),
+                lots=8 + 2 * coming // trim.LOT,
+                wall_ms=_now_ms(),
+            )
+        return progress
 
-    def _after_trim(self, trimmed: trim.Trimmed) -> None:
-        self._oldest = trimmed.oldest
+    def _note_gone(self, connection: sqlite3.Connection, more: int, trimmed: trim.Progress) -> None:
+        if more:
+            values = (
+                ("gone", self._gone + more),
+                ("thin_node", trimmed.thin_node),
+                ("thin_from", trimmed.thin_from),
+            )
+            connection.executemany("insert or replace into meta values (?, ?)", values)
+
+    def _after_trim(self, trimmed: trim.Progress) -> None:
+        self._trimming = trimmed
         if trimmed.lost:
             self._emit("store.dropped", {"path": self.path, "rows": trimmed.lost})
+        if trimmed.thinned:
+            self._share.tell(trimmed.thin_node, trimmed.thinned)
+
+    def _bound_windows(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        """Fold the epochs of a node that has written many windows since that was last done."""
+        written = self._windows_written
+        for window in batch.windows:
+            written[window.node] += 1
+            if written[window.node] > WINDOWS_KEPT:
+                del written[window.node]
+                ledger.fold_windows(connection, window.node, WINDOWS_KEPT)
 
     def _write_notes(self, connection: sqlite3.Connection, notes: Mapping[int, Note], wall_ms: int) -> None:
         for row_id, note in notes.items():
@@ -350,7 +422,7 @@ class Database:
             StoreError: the file cannot be read.
         """
         with self._guarded() as connection:
-            return loads.stats(connection, self.path, self._quota.pages, self._oldest)
+            return loads.stats(connection, self.path, self._quota.pages, self._gone)
 
 
 def _now_ms() -> int:

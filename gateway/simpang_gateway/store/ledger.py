@@ -34,14 +34,17 @@ def declare(connection: sqlite3.Connection, loss: LossRange, wall_ms: int) -> in
 
 
 def withdraw(connection: sqlite3.Connection, removal: LossRemoval) -> bool:
-    """Take one record out of its range, which shrinks or splits; False if it is in none."""
+    """Take one record out of its range, which shrinks or splits; False if it is in none.
+
+    A node's session removes only what it once declared: where the range is gone, a sum has taken it in.
+    """
     key, seq = pack_key(removal.node, removal.epoch), removal.seq
     found = connection.execute(
         "select first, last, cause, wall_ms from lost where k = ? and first <= ? and last >= ?",
         (key, seq, seq),
     ).fetchone()
     if found is None:
-        return False
+        return _withdraw_folded(connection, removal.node)
     first, last, cause, wall_ms = found
     if first < seq:
         connection.execute("update lost set last = ? where k = ? and first = ?", (seq - 1, key, first))
@@ -54,6 +57,18 @@ def withdraw(connection: sqlite3.Connection, removal: LossRemoval) -> bool:
     return True
 
 
+def _withdraw_folded(connection: sqlite3.Connection, node: int) -> bool:
+    largest = connection.execute(
+        "select cause from folded where node = ? and records > 0 order by records desc limit 1", (node,)
+    ).fetchone()
+    if largest is None:
+        return False
+    connection.execute(
+        "update folded set records = records - 1 where node = ? and cause = ?", (node, text(largest[0]))
+    )
+    return True
+
+
 def load(connection: sqlite3.Connection, node: int | None) -> list[LossRange]:
     """The ranges of one node or of all, in the order of node, epoch, seq."""
     low, high = (0, 1 << 40) if node is None else (pack_key(node, 0), pack_key(node, 0xFFFFFF))
@@ -62,6 +77,18 @@ def load(connection: sqlite3.Connection, node: int | None) -> list[LossRange]:
         for key, first, last, cause, wall_ms in connection.execute(
             "select k, first, last, cause, wall_ms from lost where k between ? and ? order by k, first",
             (low, high),
+        )
+    ]
+
+
+def load_epochs(connection: sqlite3.Connection, epochs: Sequence[tuple[int, int]]) -> list[LossRange]:
+    """The ranges of some (node, epoch), in the order of seq within each."""
+    return [
+        LossRange(node, epoch, first, last, text(cause), wall_ms)
+        for node, epoch in epochs
+        for first, last, cause, wall_ms in connection.execute(
+            "select first, last, cause, wall_ms from lost where k = ? order by first",
+            (pack_key(node, epoch),),
         )
     ]
 
@@ -84,15 +111,20 @@ def fold(connection: sqlite3.Connection, windows: int, boots: int) -> None:
 
     A power cut a minute, or a rogue with a valid key, makes epochs without end; this bounds them.
     """
-    old = [
-        (key,)
-        for (key,) in connection.execute(
-            """select k from (
-                   select k, row_number() over (partition by k >> 24 order by k desc) as age from window)
-               where age > ?""",
-            (windows,),
-        )
-    ]
+    nodes = connection.execute("select k >> 24 from window group by k >> 24 having count(*) > ?", (windows,))
+    for (node,) in nodes.fetchall():
+        fold_windows(connection, node, windows)
+    newest = connection.execute("select coalesce(max(id), 0) from boot").fetchone()[0]
+    connection.execute("delete from uptime where boot <= ?", (newest - boots,))
+    connection.execute("delete from boot where id <= ?", (newest - boots,))
+
+
+def fold_windows(connection: sqlite3.Connection, node: int, windows: int) -> None:
+    """Forget the epochs of one node older than its newest `windows`; their losses stay as sums."""
+    old = connection.execute(
+        "select k from window where k between ? and ? order by k desc limit -1 offset ?",
+        (pack_key(node, 0), pack_key(node, 0xFFFFFF), windows),
+    ).fetchall()
     connection.executemany(
         """insert into folded
            select k >> 24, cause, sum(last - first + 1) from lost where k = ? group by cause
@@ -101,9 +133,22 @@ def fold(connection: sqlite3.Connection, windows: int, boots: int) -> None:
     )
     for table in ("lost", "uptime", "window"):
         connection.executemany(f"delete from {table} where k = ?", old)
-    newest = connection.execute("select coalesce(max(id), 0) from boot").fetchone()[0]
-    connection.execute("delete from uptime where boot <= ?", (newest - boots,))
-    connection.execute("delete from boot where id <= ?", (newest - boots,))
+
+
+def fold_ranges(connection: sqlite3.Connection, node: int, ranges: int) -> None:
+    """Keep the newest `ranges` of a node one by one; the records in older ones stay as sums."""
+    low, high = pack_key(node, 0), pack_key(node, 0xFFFFFF)
+    old = connection.execute(
+        """select k, first, cause, last - first + 1 from lost where k between ? and ?
+           order by k desc, first desc limit -1 offset ?""",
+        (low, high, ranges),
+    ).fetchall()
+    connection.executemany(
+        """insert into folded values (?, ?, ?)
+           on conflict (node, cause) do update set records = records + excluded.records""",
+        [(node, text(cause), records) for _, _, cause, records in old],
+    )
+    connection.executemany("delete from lost where k = ? and first = ?", [row[:2] for row in old])
 
 
 def _uncovered(connection: sqlite3.Connection, key: int, first: int, last: int) -> list[tuple[int, int]]:

@@ -1,10 +1,11 @@
 """Questions to the store besides reading records: what peers, uplinks and the status page load."""
 
 import sqlite3
+from collections.abc import Collection, Sequence
 
-from . import files, ledger, trim
+from . import files, ledger, states, trim
 from .errors import free_bytes
-from .model import Boot, LossRange, Stats, unpack_key
+from .model import Boot, LossRange, Stats, WindowState, unknown_schema, unpack_key
 from .opening import REPORTED
 from .rows import text
 from .schema import PAGE_SIZE
@@ -18,6 +19,27 @@ def births(connection: sqlite3.Connection) -> dict[int, int]:
 def losses(connection: sqlite3.Connection, node: int | None) -> list[LossRange]:
     """The ledger of one node, or of all."""
     return ledger.load(connection, node)
+
+
+def losses_of(connection: sqlite3.Connection, windows: Sequence[WindowState]) -> list[LossRange]:
+    """The ledger of the epochs that these windows are of."""
+    return ledger.load_epochs(connection, [(window.node, window.epoch) for window in windows])
+
+
+def epoch(
+    connection: sqlite3.Connection, boot: int, node: int, number: int
+) -> tuple[WindowState | None, list[LossRange]]:
+    """One window, or None, with its part of the ledger."""
+    window = states.load_window(connection, boot, node, number)
+    return window, ledger.load_epochs(connection, [(node, number)])
+
+
+def has_releasable(connection: sqlite3.Connection, schemas: Collection[int]) -> bool:
+    """Whether rows are set aside only because these schemas were unknown."""
+    reasons = [unknown_schema(number) for number in schemas]
+    marks = ",".join("?" * len(reasons))
+    found = connection.execute(f"select 1 from aside where why in ({marks}) limit 1", reasons)
+    return found.fetchone() is not None
 
 
 def boots(connection: sqlite3.Connection) -> dict[int, Boot]:
@@ -49,12 +71,12 @@ def settings(connection: sqlite3.Connection) -> dict[str, int | str]:
     return found
 
 
-def stats(connection: sqlite3.Connection, path: str, quota_pages: int, oldest: int) -> Stats:
-    """Size of the store. Counting rows would read every page, so they are reckoned from the ids."""
+def stats(connection: sqlite3.Connection, path: str, quota_pages: int, gone: int) -> Stats:
+    """Size of the store; `gone` ids up to the newest have no row. Counting rows would read every page."""
     first = connection.execute("select min(id) from record").fetchone()[0] or 0
     last = connection.execute("select max(id) from record").fetchone()[0] or 0
     return Stats(
-        rows=trim.count_rows(connection, oldest, last),
+        rows=max(0, last - gone),
         first_id=first,
         last_id=last,
         aside=connection.execute("select count(*) from aside").fetchone()[0],

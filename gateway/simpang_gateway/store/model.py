@@ -16,6 +16,14 @@ STORE_FULL = "store_full"
 DAMAGED = "damaged"
 """Cause in the ledger and reason in the list of rows set aside: the CRC of a stored row failed."""
 
+UNKNOWN_SCHEMA = "unknown_schema"
+"""Begins the reason of rows set aside because this release does not know their schema."""
+
+
+def unknown_schema(number: int) -> str:
+    """The reason of a row that is set aside because this release does not know its schema."""
+    return f"{UNKNOWN_SCHEMA}: {number}"
+
 
 def _ignore(code: str, arguments: Mapping[str, object]) -> None:
     """The sink of a caller who does not listen."""
@@ -28,18 +36,23 @@ class StoreOptions:
     Attributes:
         max_mb: quota of the database file, MiB, at least 1. The write-ahead log beside it adds about 2 MiB.
         uplinks: names of the uplinks in use; a record is delivered once all of them have passed it.
+        share_percent: what one node may hold of a full store before its own oldest rows go first; 100 turns
+            that off.
         on_damage: `quarantine` moves a damaged file aside and starts a new one, `raise` refuses it.
         on_event: told of what happens to the store; see docs/store.md for the codes.
     """
 
     max_mb: int = 1024
     uplinks: tuple[str, ...] = ()
+    share_percent: int = 25
     on_damage: Literal["quarantine", "raise"] = "quarantine"
     on_event: EventSink = _ignore
 
     def __post_init__(self) -> None:
         if self.max_mb < 1:
             raise ValueError(f"max_mb is {self.max_mb}, but must be at least 1")
+        if not 1 <= self.share_percent <= 100:
+            raise ValueError(f"share_percent is {self.share_percent}, but must be 1 to 100")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +216,23 @@ class Stats:
     used_bytes: int
     quota_bytes: int
     free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Rows that were set aside and are readable again.
+
+    Attributes:
+        rows: how many.
+        last: highest id of them, 0 for none.
+        more: whether further ones wait until the uplinks have passed `last`.
+        cursors: the uplinks' cursors from now on, with holes where these rows are.
+    """
+
+    rows: int
+    last: int
+    more: bool
+    cursors: Mapping[str, Cursor]
 
 
 @dataclass(frozen=True, slots=True)

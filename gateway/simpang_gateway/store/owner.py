@@ -1,16 +1,27 @@
 """The store as the event loop sees it: one thread owns the file, everything here is awaited."""
 
 import asyncio
-from collections.abc import Callable, Container, Coroutine, Mapping
+from collections.abc import Callable, Collection, Container, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from . import ledger, loads, states
-from .database import WINDOWS_KEPT, Database
+from .database import WINDOWS_IN_MEMORY, Database
 from .errors import StoreClosed, StoreError, alone
 from .lock import StoreLock
-from .model import Batch, Boot, Cursor, EventSink, LossRange, Row, Stats, StoreOptions, WindowState
+from .model import (
+    Batch,
+    Boot,
+    Cursor,
+    EventSink,
+    LossRange,
+    Released,
+    Row,
+    Stats,
+    StoreOptions,
+    WindowState,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,7 +42,12 @@ class Store:
     """
 
     def __init__(
-        self, database: Database, lock: StoreLock, executor: ThreadPoolExecutor, sink: EventSink
+        self,
+        database: Database,
+        lock: StoreLock,
+        executor: ThreadPoolExecutor,
+        sink: EventSink,
+        uplinks: Sequence[str],
     ) -> None:
         """For `open` only."""
         self._database = database
@@ -50,6 +66,8 @@ class Store:
         self._failed_s = 0.0
         self._retrying = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
+        self._uplinks = uplinks
+        self._advanced = asyncio.Event()
 
     @classmethod
     async def open(cls, path: str, options: StoreOptions, boot: str) -> "Store":
@@ -82,7 +100,7 @@ class Store:
             if not opened:
                 executor.shutdown()
                 lock.release()
-        return cls(database, lock, executor, options.on_event)
+        return cls(database, lock, executor, options.on_event, options.uplinks)
 
     @property
     def path(self) -> str:
@@ -122,6 +140,7 @@ class Store:
         A crash forgets about a second of it, and the uplink sends those rows once more.
         """
         self._riders[cursor.uplink] = cursor
+        self._advanced.set()
         self._later_flush()
 
     async def flush(self) -> None:
@@ -157,16 +176,46 @@ class Store:
         await self._run(self._database.set_aside, row_id, why)
         self._later_flush()
 
-    async def load_windows(self, per_node: int = WINDOWS_KEPT) -> list[WindowState]:
-        """The newest `per_node` windows of each node, in the order of node and epoch.
+    async def has_releasable(self, schemas: Collection[int]) -> bool:
+        """Whether rows were set aside because these schemas were unknown."""
+        return await self._ask(loads.has_releasable, schemas)
 
-        `up_offset_ms` is None where nothing was heard in this boot of the gateway.
+    async def release(self, schemas: Collection[int]) -> Released:
+        """Let readers have rows that were set aside because their schema was unknown, and no longer is.
+
+        The cursors change: no uplink may run meanwhile, and each must load its cursor anew.
+
+        Raises:
+            StoreError: nothing was released.
+        """
+        released = await self._run(self._database.release, schemas, dict(self._riders))
+        self._riders.update({name: released.cursors[name] for name in self._riders})
+        return released
+
+    async def passed(self, row_id: int) -> None:
+        """Wait until every uplink is past a row."""
+        while True:
+            self._advanced.clear()
+            cursors = [await self.load_cursor(uplink) for uplink in self._uplinks]
+            if all(cursor.last >= row_id for cursor in cursors):
+                return
+            await self._advanced.wait()
+
+    async def load_windows(self, per_node: int = WINDOWS_IN_MEMORY) -> list[WindowState]:
+        """The newest `per_node` windows of each node, and the newest in which a frame was accepted.
+
+        In the order of node and epoch. `up_offset_ms` is None where nothing was heard in this boot of the
+        gateway.
         """
         return await self._ask(states.load_windows, self.boot, per_node)
 
     async def load_window(self, node: int, epoch: int) -> WindowState | None:
         """One window, or None."""
         return await self._ask(states.load_window, self.boot, node, epoch)
+
+    async def load_epoch(self, node: int, epoch: int) -> tuple[WindowState | None, list[LossRange]]:
+        """One window, or None, with its part of the ledger."""
+        return await self._ask(loads.epoch, self.boot, node, epoch)
 
     async def load_node_births(self) -> dict[int, int]:
         """Epoch ceiling at birth, by node; see `NodeBirth`."""
@@ -175,6 +224,10 @@ class Store:
     async def load_losses(self, node: int | None = None) -> list[LossRange]:
         """The ledger of one node, or of all."""
         return await self._ask(loads.losses, node)
+
+    async def load_losses_of(self, windows: Sequence[WindowState]) -> list[LossRange]:
+        """The ledger of the epochs that these windows are of."""
+        return await self._ask(loads.losses_of, windows)
 
     async def load_loss_totals(self) -> dict[tuple[int, str], int]:
         """Records lost by (node, cause), with those of epochs too old to be in `load_losses`."""

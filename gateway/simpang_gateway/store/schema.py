@@ -17,7 +17,7 @@ Step = Callable[[sqlite3.Connection], None]
 # `k` is node << 24 | epoch everywhere: one integer instead of two, and it sorts by node, then epoch.
 # strict: a deep look then also finds columns whose type a flipped bit has changed.
 _TABLES_1 = (
-    # Text and numbers about the file itself: uuid, created_ms, schema, initialised, beat.
+    # Text and numbers about the file itself: uuid, created_ms, schema, initialised, beat, gone, thin_*.
     "create table meta (key text primary key, value any) strict, without rowid",
     # A boot of the gateway's machine; offset_ms = wall clock minus CLOCK_BOOTTIME, once the time was known.
     """create table boot (
@@ -58,7 +58,14 @@ def _first_tables(connection: sqlite3.Connection) -> None:
     connection.execute(f"pragma application_id = {APPLICATION_ID}")
 
 
-STEPS: Sequence[Step] = (_first_tables,)
+def _count_gone(connection: sqlite3.Connection) -> None:
+    """Note in `gone` how many ids up to the newest have no row: so the rows need not be counted again."""
+    connection.execute(
+        "insert into meta select 'gone', coalesce(max(id), 0) - count(*) from record",
+    )
+
+
+STEPS: Sequence[Step] = (_first_tables, _count_gone)
 """STEPS[n] leads from version n to n + 1; a new file begins at 0."""
 
 VERSION = len(STEPS)

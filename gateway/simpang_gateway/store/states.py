@@ -55,12 +55,16 @@ def drop_damaged_windows(connection: sqlite3.Connection) -> list[tuple[int, int]
 
 
 def load_windows(connection: sqlite3.Connection, boot: int, per_node: int) -> list[WindowState]:
-    """The newest `per_node` windows of each node, in the order of node and epoch."""
+    """The newest `per_node` windows of each node, in the order of node and epoch.
+
+    With them the newest in which a frame was accepted: older frames than that are refused.
+    """
     found = connection.execute(
         f"""{_WINDOWS} where w.k in (
                 select k from (
                     select k, row_number() over (partition by k >> 24 order by k desc) as age from window)
-                where age <= ?)
+                where age <= ?
+                union select max(k) from window where counter >= 0 group by k >> 24)
             order by w.k""",
         (boot, per_node),
     )

@@ -1,4 +1,8 @@
-"""The quota: which rows go when the file nears it: oldest delivered, oldest undelivered, set aside."""
+"""The quota: which rows go when the file nears it.
+
+The oldest delivered ones; then the oldest of a node that holds more than its share; then the oldest; last of
+all those that were set aside.
+"""
 
 import sqlite3
 from bisect import bisect_right
@@ -8,12 +12,17 @@ from math import inf
 from typing import Any
 
 from . import ledger
-from .model import STORE_FULL, Batch, Cursor, LossRange
-from .rows import COLUMNS, decode
+from .model import STORE_FULL, Batch, Cursor, LossRange, pack_key
+from .rows import COLUMNS, decode, insert
 from .schema import PAGE_SIZE
+from .shares import Shares
 
 LOT = 256
 """Rows deleted at a time."""
+
+# A node that holds too much is thinned out in larger lots: the rows between its own are rewritten.
+_THIN_LOT = 1024
+_THIN_SPAN = 4096
 
 # A damaged row is in the ledger already and can never be delivered: it goes in its turn. Rows set aside for
 # another reason (an unknown schema) may still be wanted by a later release: they go last.
@@ -31,6 +40,9 @@ class Delivered:
         return bool(self._cursors) and all(_has_passed(cursor, row_id) for cursor in self._cursors)
 
 
+_NONE = Delivered(())
+
+
 def _has_passed(cursor: Cursor, row_id: int) -> bool:
     if row_id <= cursor.last:
         return True
@@ -38,13 +50,29 @@ def _has_passed(cursor: Cursor, row_id: int) -> bool:
     return at > 0 and row_id <= cursor.done[at - 1][1]
 
 
-@dataclass(frozen=True, slots=True)
-class Trimmed:
-    """Outcome: the lowest id that may still be there, rows deleted, and how many of them were undelivered."""
+@dataclass(slots=True)
+class Progress:
+    """Where trimming stands; a transaction works on a copy, which counts when the transaction stands.
+
+    Attributes:
+        oldest: no row in turn has a lower id.
+        shares: what each node holds.
+        thin_node, thin_from: rows of this node with lower ids are gone already; 0 for none.
+        rows, lost: rows deleted, and how many of them were undelivered.
+        thinned: undelivered rows of `thin_node` among them, dropped because it held too much.
+    """
 
     oldest: int
-    rows: int
-    lost: int
+    shares: Shares
+    thin_node: int = 0
+    thin_from: int = 0
+    rows: int = 0
+    lost: int = 0
+    thinned: int = 0
+
+    def copy(self) -> "Progress":
+        """Return an independent copy that has counted nothing yet."""
+        return Progress(self.oldest, self.shares.copy(), self.thin_node, self.thin_from)
 
 
 class Quota:
@@ -74,54 +102,122 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 def make_room(
     connection: sqlite3.Connection,
     pages: int,
+    progress: Progress,
     *,
-    oldest: int,
     below: int,
+    gone: int,
     delivered: Delivered,
     lots: int,
     wall_ms: int,
-) -> Trimmed:
+) -> None:
     """Delete rows until `pages` are free, in the caller's transaction; undelivered ones go into the ledger.
 
     Args:
         connection: with a transaction open.
         pages: how many to free.
-        oldest: no row in turn has a lower id.
+        progress: where trimming stands; it is changed.
         below: only rows with lower ids may go.
+        gone: how many lower ids have no row.
         delivered: what the uplinks have passed.
-        lots: at most so many lots of `LOT` rows, so that a commit stays bounded; the next one goes on.
+        lots: at most so many lots of rows, so that a commit stays bounded; the next one goes on.
         wall_ms: time of the ledger entries.
     """
     start = used_pages(connection)
-    rows = lost = 0
     for _ in range(lots):
         if start - used_pages(connection) >= pages:
             break
-        top = min(below, delivered.through + 1) if oldest <= delivered.through else below
-        lot = _lot_in_turn(connection, oldest, top)
-        undelivered = [values for values in lot if values[0] not in delivered]
-        if lot:
-            oldest = lot[-1][0] + 1
-        elif top < below:
-            oldest = top
+        if progress.oldest <= delivered.through:
+            top = min(below, delivered.through + 1)
+            lot = _lot_in_turn(connection, progress.oldest, top)
+            progress.oldest = lot[-1][0] + 1 if lot else top
+            _delete(connection, lot, progress, delivered, wall_ms)
             continue
-        else:
-            # Cursors have passed these rows, but no uplink has sent them.
-            lot = undelivered = _lot_aside(connection, below)
-            if not lot:
-                break
-        lost += _declare(connection, undelivered, wall_ms)
-        ids = [(values[0],) for values in lot]
-        connection.executemany("delete from record where id = ?", ids)
-        connection.executemany("delete from aside where id = ?", ids)
-        rows += len(lot)
-    return Trimmed(oldest, rows, lost)
+        rows = below - 1 - gone - progress.rows
+        node = progress.shares.too_large(connection, progress.oldest, below - 1, rows)
+        if node is not None:
+            _thin_out(connection, node, progress, below, delivered, wall_ms)
+            continue
+        lot = _lot_in_turn(connection, progress.oldest, below)
+        if lot:
+            progress.oldest = lot[-1][0] + 1
+            _delete(connection, lot, progress, delivered, wall_ms)
+            continue
+        # Cursors have passed these rows, but no uplink has sent them.
+        lot = _lot_aside(connection, below)
+        if not lot:
+            break
+        _delete(connection, lot, progress, _NONE, wall_ms)
 
 
-def _lot_in_turn(connection: sqlite3.Connection, oldest: int, below: int) -> list[Sequence[Any]]:
+def _delete(
+    connection: sqlite3.Connection,
+    lot: Sequence[Sequence[Any]],
+    progress: Progress,
+    delivered: Delivered,
+    wall_ms: int,
+) -> int:
+    """Delete rows; return how many of them stand in the ledger now that did not before."""
+    lost = _declare(connection, [values for values in lot if values[0] not in delivered], wall_ms)
+    ids = [(values[0],) for values in lot]
+    connection.executemany("delete from record where id = ?", ids)
+    connection.executemany("delete from aside where id = ?", ids)
+    for values in lot:
+        if isinstance(values[1], int):
+            progress.shares.remove(values[1] >> 24, values[-1])
+    progress.rows += len(lot)
+    progress.lost += lost
+    return lost
+
+
+def _thin_out(
+    connection: sqlite3.Connection,
+    node: int,
+    progress: Progress,
+    below: int,
+    delivered: Delivered,
+    wall_ms: int,
+) -> None:
+    """Delete the oldest rows of one node that lie among those of others.
+
+    Taking single rows out of pages frees none of them (at three rows in ten not one), so the others are
+    taken out too and put back under their ids, packed.
+    """
+    if progress.thin_node != node:
+        progress.thin_node, progress.thin_from = node, progress.oldest
+    start = max(progress.thin_from, progress.oldest)
+    keys = (pack_key(node, 0), pack_key(node, 0xFFFFFF))
+    end = min(below, start + _THIN_SPAN)
+    first = connection.execute(
+        f"""select id from record where id >= ? and id < ? and k between ? and ? and {_IN_TURN}
+            order by id limit 1""",
+        (start, end, *keys),
+    ).fetchone()
+    if first is None:
+        progress.thin_from = end
+        if end == below:
+            # Not here: the sample was wrong, or its rows are set aside.
+            progress.shares.forget()
+            progress.thin_node = 0
+        return
+    rows = _lot_in_turn(connection, first[0], below, _THIN_LOT)
+    progress.thin_from = rows[-1][0] + 1
+    theirs: list[Sequence[Any]] = []
+    others: list[Any] = []
+    for values in rows:
+        row = decode(values)
+        # A damaged row is in nobody's way any longer either.
+        (theirs if row is None or row.node == node else others).append(values)
+    progress.thinned += _delete(connection, theirs, progress, delivered, wall_ms)
+    connection.executemany("delete from record where id = ?", [(values[0],) for values in others])
+    insert(connection, others)
+
+
+def _lot_in_turn(
+    connection: sqlite3.Connection, oldest: int, below: int, limit: int = LOT
+) -> list[Sequence[Any]]:
     return connection.execute(
-        f"select {COLUMNS} from record where id >= ? and id < ? and {_IN_TURN} order by id limit {LOT}",
-        (oldest, below),
+        f"select {COLUMNS} from record where id >= ? and id < ? and {_IN_TURN} order by id limit ?",
+        (oldest, below, limit),
     ).fetchall()
 
 
@@ -149,15 +245,3 @@ def _declare(connection: sqlite3.Connection, lot: Iterable[Sequence[Any]], wall_
         for first, last in epoch_runs:
             lost += ledger.declare(connection, LossRange(node, epoch, first, last, STORE_FULL), wall_ms)
     return lost
-
-
-def count_rows(connection: sqlite3.Connection, oldest: int, last: int) -> int:
-    """Rows held. Ids leave no gaps, and rows go in their order; those set aside stay behind."""
-    kept = "select count(*) from aside where why <> 'damaged'"
-    first = connection.execute(
-        f"select id from record where id >= ? and {_IN_TURN} order by id limit 1", (oldest,)
-    ).fetchone()
-    if first is None:
-        return int(connection.execute(kept).fetchone()[0])
-    behind = connection.execute(f"{kept} and id < ?", first).fetchone()[0]
-    return last - int(first[0]) + 1 + int(behind)

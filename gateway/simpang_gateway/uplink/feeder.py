@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from simpang_protocol.errors import UnknownSchema
+
 from ..store.errors import StoreClosed, StoreError
-from ..store.model import Row
+from ..store.model import Row, unknown_schema
 from .pipeline import Entry, Pipeline
 from .profile import Profile
 from .seams import Counters, Emit, UplinkStore
@@ -56,6 +58,7 @@ class Feeder:
         """Reads until cancelled, or until the store is closed."""
         while True:
             self._wake.clear()
+            self._pipeline.skip_done()
             after = self._pipeline.read_after
             limit = self._pipeline.room
             if limit < self._least_room or after == self._exhausted:
@@ -63,6 +66,9 @@ class Feeder:
                 continue
             self._exhausted = None
             self._news = False
+            gap = self._pipeline.gap
+            if gap is not None:
+                limit = min(limit, gap)
             try:
                 rows = await self._store.read(after, limit)
                 if rows:
@@ -93,6 +99,9 @@ class Feeder:
                     continue
                 try:
                     entries.append(Entry(row.id, stream, self._profile.record(row)))
+                except UnknownSchema as error:
+                    await self._set_aside(row, unknown_schema(error.schema))
+                    aside.append(row.id)
                 except ValueError as error:
                     await self._set_aside(row, str(error))
                     aside.append(row.id)

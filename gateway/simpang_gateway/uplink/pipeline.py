@@ -118,6 +118,20 @@ class Pipeline:
         return max(0, self._ahead - self._held)
 
     @property
+    def gap(self) -> int | None:
+        """How many ids lie between `read_after` and the next that are delivered; None where none are."""
+        following = self._done.next_after(self._head)
+        return None if following is None else following - self._head - 1
+
+    def skip_done(self) -> None:
+        """Move reading past what is delivered: between a few old rows there may be millions of them."""
+        before = self._head
+        while (end := self._done.end_of_run(self._head + 1)) > self._head:
+            self._head = end
+        if self._head > before:
+            self._advance()
+
+    @property
     def in_flight(self) -> int:
         """Messages on the way."""
         return len(self._flights)

@@ -9,6 +9,7 @@ from simpang_protocol import codes, record
 from simpang_protocol.record import Record
 from simpang_protocol.schema import EVENT, SCHEMAS, Schema
 
+from .. import fastdecode
 from ..store.model import Row
 
 VERSION = 1
@@ -21,13 +22,16 @@ ONLINE = b"online"
 OFFLINE = b"offline"
 
 Resolve = Callable[[int, int, int], tuple[int, str] | None]
-"""Takes node, epoch and the node's uptime, s; gives Unix seconds and `uptime` or `bounded`, or None."""
+"""Takes node, epoch and the node's uptime, s; gives Unix seconds and `uptime`, or None."""
+
+Bounds = Callable[[Row], tuple[int | None, int] | None]
+"""Between which Unix seconds a record was made, whose time is not known; the first may be None."""
 
 Value = int | float | None
 Item = str | dict[str, int | str]
 
 _CLOCKS = {record.SYNCED: "synced", record.HOLDOVER: "holdover"}
-_RESOLVED = frozenset({"uptime", "bounded"})
+_RESOLVED = frozenset({"uptime"})
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -35,12 +39,21 @@ class Profile:
     """Builds the messages of one gateway for one uplink.
 
     `store` gives the store's UUID, which changes when the store is replaced: row ids count within it.
-    `resolve` turns uptime into time where it can.
+    `resolve` turns uptime into time where it can, `bounds` says between what a time lies where it cannot,
+    `known` is told each time that is known.
     Raises ValueError where prefix, site or gateway cannot stand in a topic.
     """
 
     def __init__(
-        self, *, prefix: str, site: str, gateway: str, store: Callable[[], str], resolve: Resolve
+        self,
+        *,
+        prefix: str,
+        site: str,
+        gateway: str,
+        store: Callable[[], str],
+        resolve: Resolve,
+        bounds: Bounds = lambda row: None,
+        known: Callable[[Row, int], None] = lambda row, unix_s: None,
     ) -> None:
         for part in (*prefix.split("/"), site, gateway):
             if not part or set(part) & set("+#/"):
@@ -48,6 +61,8 @@ class Profile:
         self.site = site
         self._base = f"{prefix}/{site}"
         self._resolve = resolve
+        self._bounds = bounds
+        self._known = known
         self._store = store
         self._about = {"v": VERSION, "site": site, "gateway": gateway}
 
@@ -74,7 +89,7 @@ class Profile:
 
         Raises ValueError (simpang_protocol's UnknownSchema, RecordError, CodecError) for a row to set aside.
         """
-        parsed = record.parse(row.body)
+        parsed = record.parse(row.body, fastdecode.decode)
         schema = SCHEMAS[parsed.schema]
         found: dict[str, object] = {"id": (row.node, row.epoch, row.seq), "row": row.id}
         found.update(self._time(row, parsed))
@@ -98,8 +113,7 @@ class Profile:
             schema.name: {
                 "schema": schema.number,
                 "fields": [
-                    {"name": f.name, "unit": f.unit, "resolution": 1 / f.scale if f.scale > 1 else 1}
-                    for f in schema.fields
+                    {"name": f.name, "unit": f.unit, "resolution": f.resolution} for f in schema.fields
                 ],
             }
             for schema in SCHEMAS.values()
@@ -111,18 +125,26 @@ class Profile:
         return _encode({"v": VERSION, "code": code, "cause": cause, "since": since_s}).encode()
 
     def _time(self, row: Row, parsed: Record) -> dict[str, object]:
+        found = self._known_time(row, parsed)
+        if found is not None:
+            self._known(row, found[0])
+            return {"t": found[0], "clock": found[1]}
+        uptime = {"uptime": parsed.t0} if parsed.basis == record.UPTIME else {}
+        bounds = self._bounds(row)
+        if bounds is None:
+            return {"t": None, "clock": "unknown", **uptime}
+        return {"t": None, "clock": "bounded", "not_before": bounds[0], "not_after": bounds[1], **uptime}
+
+    def _known_time(self, row: Row, parsed: Record) -> tuple[int, str] | None:
         clock = _CLOCKS.get(parsed.basis)
         if clock is not None:
-            return {"t": EPOCH_2020_S + parsed.t0, "clock": clock}
+            return EPOCH_2020_S + parsed.t0, clock
         if parsed.basis != record.UPTIME:
-            return {"t": None, "clock": "unknown"}
+            return None
         resolved = self._resolve(row.node, row.epoch, parsed.t0)
-        if resolved is None:
-            return {"t": None, "clock": "unknown", "uptime": parsed.t0}
-        unix_s, clock = resolved
-        if clock not in _RESOLVED:
-            raise RuntimeError(f"resolve gave the clock word {clock!r}")
-        return {"t": unix_s, "clock": clock}
+        if resolved is not None and resolved[1] not in _RESOLVED:
+            raise RuntimeError(f"resolve gave the clock word {resolved[1]!r}")
+        return resolved
 
 
 def _samples(schema: Schema, rows: Sequence[tuple[int | None, ...]]) -> list[dict[str, object]]:
@@ -132,9 +154,11 @@ def _samples(schema: Schema, rows: Sequence[tuple[int | None, ...]]) -> list[dic
         if all(raw is None for raw in column):
             continue
         names.append(field.name)
-        scale = field.scale
-        # True division gives the float nearest to the decimal, and its repr is that decimal: 12.3.
-        columns.append(column if scale == 1 else [None if raw is None else raw / scale for raw in column])
+        if field.resolution == 1:
+            columns.append(column)
+        else:
+            value = field.value
+            columns.append([None if raw is None else value(raw) for raw in column])
     if not names:
         return [{} for _ in rows]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
@@ -175,9 +199,7 @@ def _item(tag: int, value: bytes) -> tuple[str, Item]:
         return "sensors", {str(value[at]): _state(value[at + 1]) for at in range(0, len(value), 2)}
     if tag == record.TAG_DROPS and len(value) % 5 == 0:
         starts = range(0, len(value), 5)
-        return "drops", {
-            _cause(value[at]): int.from_bytes(value[at + 1 : at + 5], "little") for at in starts
-        }
+        return "drops", {_cause(value[at]): int.from_bytes(value[at + 1 : at + 5], "little") for at in starts}
     if tag == record.TAG_LOST_RANGE:
         epoch, first, last, cause = record.parse_lost_range(value)
         return "lost", {"epoch": epoch, "first": first, "last": last, "cause": _cause(cause)}

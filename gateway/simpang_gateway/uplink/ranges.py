@@ -54,6 +54,16 @@ class RangeSet:
             self._first[at] = number + 1
         del self._first[:at], self._last[:at]
 
+    def end_of_run(self, number: int) -> int:
+        """Return the last id of the range that `number` is in, or the one before it where it is in none."""
+        at = bisect_right(self._first, number)
+        return self._last[at - 1] if at and number <= self._last[at - 1] else number - 1
+
+    def next_after(self, number: int) -> int | None:
+        """Return the first id of the first range that begins above `number`."""
+        at = bisect_right(self._first, number)
+        return self._first[at] if at < len(self._first) else None
+
     def __contains__(self, number: int) -> bool:
         at = bisect_right(self._first, number)
         return at > 0 and number <= self._last[at - 1]

@@ -119,9 +119,13 @@ class Uplink:
         finally:
             self._state = "stopped"
             self._note_cursor()
+            self._stop.clear()
 
     async def stop(self) -> None:
-        """Ends `run`: acknowledgements on the way are awaited for a second, then `offline` and DISCONNECT."""
+        """Ends `run`: acknowledgements on the way are awaited for a second, then `offline` and DISCONNECT.
+
+        `run` may be called again: it goes on from the cursor that the store has then.
+        """
         self._stop.set()
         if self._session is not None:
             self._session.wake()

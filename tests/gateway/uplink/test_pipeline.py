@@ -355,3 +355,46 @@ def test_deliveries_of_a_long_run_ascend_in_every_stream() -> None:
             seen.setdefault(message.stream, []).extend(ids(message))
             pipe.acked(message.token)
     assert all(a < b for taken in seen.values() for a, b in pairwise(taken))
+
+
+# ---- gaps between delivered rows
+
+
+def test_reading_goes_from_gap_to_gap() -> None:
+    pipe = pipeline(10, ((12, 1_000_000), (1_000_003, 2_000_000)))
+    spans = []
+    while pipe.read_after < 2_000_000:
+        pipe.skip_done()
+        gap = pipe.gap
+        first = pipe.read_after + 1
+        if gap is None:
+            break
+        spans.append((first, gap))
+        fill(pipe, {row_id: A for row_id in range(first, first + gap)})
+    assert spans == [(11, 1), (1_000_001, 2)]
+    assert pipe.read_after == 2_000_000
+    assert pipe.cursor == 10
+    sent = []
+    while messages := take(pipe):
+        for message in messages:
+            sent += ids(message)
+            pipe.acked(message.token)
+    assert sent == [11, 1_000_001, 1_000_002]
+    assert (pipe.cursor, pipe.done()) == (2_000_000, [])
+
+
+def test_gap_is_read_again_after_a_lost_connection() -> None:
+    pipe = pipeline(10, ((12, 20),))
+    fill(pipe, {11: A})
+    pipe.skip_done()
+    assert (pipe.read_after, pipe.gap) == (20, None)
+    take(pipe)
+    pipe.reset(0.0)
+    pipe.skip_done()
+    assert (pipe.read_after, pipe.gap, pipe.cursor) == (10, 1, 10)
+
+
+def test_cursor_goes_on_over_what_is_delivered_when_nothing_else_is_there() -> None:
+    pipe = pipeline(10, ((11, 15), (16, 20)))
+    pipe.skip_done()
+    assert (pipe.read_after, pipe.cursor, pipe.done()) == (20, 20, [])

@@ -22,16 +22,17 @@ DOCS = Path(__file__).parents[3] / "docs" / "messages.md"
 HEALTH_ROW = (900, 1, 61_000, 0, 14, 14, 0, 4950, -312, None)
 
 
-def profile(resolve: Resolve = lambda *_: None) -> Profile:
-    return Profile(prefix="city/simpang", site="s1", gateway="g1", store=lambda: "uuid-1", resolve=resolve)
+def profile(resolve: Resolve = lambda *_: None, **more: Any) -> Profile:
+    names = {"prefix": "city/simpang", "site": "s1", "gateway": "g1"}
+    return Profile(**names, store=lambda: "uuid-1", resolve=resolve, **more)
 
 
 def row(body: bytes, node: int = 7, epoch: int = 3) -> Row:
     return Row(42, node, epoch, int.from_bytes(body[1:3], "little"), body[0], 0, 1, 0, True, body)
 
 
-def sent(body: bytes, resolve: Resolve = lambda *_: None) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(profile(resolve).record(row(body)))
+def sent(body: bytes, resolve: Resolve = lambda *_: None, **more: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(profile(resolve, **more).record(row(body)))
     return found
 
 
@@ -96,17 +97,46 @@ def test_clock_says_how_the_time_is_known(basis: int, expected: dict[str, object
     assert {key: found[key] for key in ("t", "clock", "uptime") if key in found} == expected
 
 
-@pytest.mark.parametrize("clock", ["bounded", "uptime"])
-def test_uptime_is_resolved_where_possible(clock: str) -> None:
+def test_uptime_is_resolved_where_possible() -> None:
     asked = []
 
     def resolve(node: int, epoch: int, uptime_s: int) -> tuple[int, str]:
         asked.append((node, epoch, uptime_s))
-        return 1_800_000_000, clock
+        return 1_800_000_000, "uptime"
 
     found = sent(air([(1,) * 10], basis=record.UPTIME, t0=500), resolve)
     assert asked == [(7, 3, 500)]
-    assert (found["t"], found["clock"], "uptime" in found) == (1_800_000_000, clock, False)
+    assert (found["t"], found["clock"], "uptime" in found) == (1_800_000_000, "uptime", False)
+
+
+@pytest.mark.parametrize("earliest", [None, 1_799_999_000])
+def test_time_that_is_not_known_lies_between_bounds(earliest: int | None) -> None:
+    asked = []
+
+    def bounds(stored: Row) -> tuple[int | None, int]:
+        asked.append(stored.id)
+        return earliest, 1_800_000_000
+
+    for basis, uptime in ((record.UPTIME, {"uptime": 500}), (record.INVALID, {})):
+        found = sent(air([(1,) * 10], basis=basis, t0=500), bounds=bounds)
+        expected = {
+            "t": None,
+            "clock": "bounded",
+            "not_before": earliest,
+            "not_after": 1_800_000_000,
+            **uptime,
+        }
+        assert {key: found[key] for key in found if key in (*expected, "uptime")} == expected
+    assert asked == [42, 42]
+
+
+def test_known_times_are_told_and_unknown_ones_are_not() -> None:
+    told: list[tuple[int, int]] = []
+    known: Callable[[Row, int], None] = lambda stored, unix_s: told.append((stored.id, unix_s))  # noqa: E731
+    for basis in (record.SYNCED, record.HOLDOVER, record.UPTIME, record.INVALID):
+        sent(air([(1,) * 10], basis=basis, t0=500), known=known)
+    sent(air([(1,) * 10], basis=record.UPTIME, t0=500), lambda *_: (1_800_000_000, "uptime"), known=known)
+    assert told == [(42, EPOCH_2020_S + 500), (42, EPOCH_2020_S + 500), (42, 1_800_000_000)]
 
 
 def test_health_is_one_object_with_its_items() -> None:
@@ -186,7 +216,7 @@ def test_meta_names_every_field_with_unit_and_resolution() -> None:
     for known in SCHEMAS.values():
         stream = meta["streams"][known.name]
         assert stream["schema"] == known.number
-        expected = [(field.name, field.unit, 1 / field.scale) for field in known.fields]
+        expected = [(field.name, field.unit, field.resolution) for field in known.fields]
         assert [(f["name"], f["unit"], f["resolution"]) for f in stream["fields"]] == expected
 
 
@@ -204,9 +234,15 @@ def test_documented_fields_are_those_of_the_registry(known: schema.Schema) -> No
     if known is schema.EVENT:
         assert [name for name, *_ in documented][:4] == [field.name for field in known.fields]
         return
-    resolution: Callable[[int], str] = lambda scale: str(1 if scale == 1 else 1 / scale)  # noqa: E731
-    expected = [(field.name, field.unit, resolution(field.scale)) for field in known.fields]
+    expected = [(field.name, field.unit, f"{field.resolution:g}") for field in known.fields]
     assert [cells for cells in documented if cells[0] != "items"] == expected
+
+
+def test_documented_streams_are_those_of_the_registry() -> None:
+    (payload,) = (cells[2] for cells in table("Topics") if "{stream}" in cells[0])
+    assert re.findall(r"`(\w+)`?", payload.partition("stream:")[2]) == [
+        known.name for known in SCHEMAS.values()
+    ]
 
 
 def test_documented_events_are_those_of_the_code_table() -> None:
@@ -242,7 +278,7 @@ def test_documented_removal_of_duplicates_works() -> None:
     clockless = air([(1,) * 10], basis=record.UPTIME)
     assert fresh(clockless) == [[7, 3, 5]]
     assert fresh(clockless) == []
-    assert fresh(clockless, resolve=lambda *_: (1_800_000_000, "bounded")) == [[7, 3, 5]]
+    assert fresh(clockless, resolve=lambda *_: (1_800_000_000, "uptime")) == [[7, 3, 5]]
     assert fresh(event(1, 0), event(1, 0)) == [[7, 3, 6]]
     with pytest.raises(ValueError, match="version 2"):
         names["take"](known, b'{"v":2}')

@@ -46,3 +46,9 @@ def test_number_of_ranges_is_bounded() -> None:
 def test_wrong_ranges_are_refused(wrong: list[tuple[int, int]]) -> None:
     with pytest.raises(ValueError, match="ranges"):
         RangeSet(wrong)
+
+
+def test_neighbourhood_of_a_number() -> None:
+    found = RangeSet([(3, 5), (6, 6), (10, 12)])
+    assert [found.end_of_run(number) for number in (2, 3, 5, 6, 7, 11, 12, 13)] == [1, 5, 5, 6, 6, 12, 12, 12]
+    assert [found.next_after(number) for number in (0, 2, 3, 6, 9, 10, 20)] == [3, 3, 6, 10, 10, None, None]

@@ -14,7 +14,9 @@ from simpang.rig.broker import Broker
 from simpang.rig.proxy import Mode, Proxy
 from simpang_gateway.store import Batch, NewRecord, Store, StoreOptions
 from simpang_gateway.store.errors import StoreIo
-from simpang_protocol.schema import SCHEMAS
+from simpang_gateway.store.model import Cursor
+from simpang_protocol import record
+from simpang_protocol.schema import SCHEMAS, TRAFFIC
 from tests.gateway.uplink.bench import SITE, Bench, Subscriber, air_body, health_body, row
 
 MakeBroker = Callable[..., Broker]
@@ -246,12 +248,15 @@ async def test_record_above_the_packet_limit_is_refused_unsent(make_broker: Make
 
 async def test_message_that_ends_the_connection_stands_aside_for_others(make_broker: MakeBroker) -> None:
     # mosquitto answers with a reason code that MQTT does not allow there, and paho hangs up.
-    broker = make_broker(extra=["message_size_limit 2500"])
-    rows = [row(1, 1, air_body(1, samples=32)), *(row(i, 2, health_body(i)) for i in range(2, 30))]
+    broker = make_broker(extra=["message_size_limit 6000"])
+    samples = [tuple(field.nominal for field in TRAFFIC.fields)] * 32
+    large = record.build(TRAFFIC, 1, record.SYNCED, 200_000_000, 60, samples)
+    rows = [row(1, 1, large), *(row(i, 2, health_body(i)) for i in range(2, 30))]
     bench = Bench(broker.port, rows, pack=1)
+    assert len(bench.profile.meta()) < 5000 < 8000 < len(bench.profile.record(rows[0]))
     async with Subscriber(broker.port, bench.changes) as subscriber, bench:
         refused = await bench.until_event("uplink.refused_message")
-        assert refused["topic"] == f"simpang/{SITE}/1/air"
+        assert refused["topic"] == f"simpang/{SITE}/1/traffic"
         await bench.until(lambda: len(set(subscriber.rows())) == 28)
         assert bench.uplink.status()["cursor"] == 0
 
@@ -325,3 +330,29 @@ async def test_real_store_keeps_the_cursor(broker: Broker, tmp_path: Path) -> No
     again = await Store.open(path, StoreOptions(uplinks=("city",)), "boot-1")
     assert (await again.load_cursor("city")).last == 300
     await again.close()
+
+
+async def test_uplink_that_begins_behind_gaps_reads_only_these(broker: Broker) -> None:
+    bench = Bench(broker.port, mixed_rows(3000))
+    bench.store.cursor = Cursor("city", 9, ((11, 1999), (2002, 3000)))
+    async with Subscriber(broker.port, bench.changes) as subscriber, bench:
+        await bench.until_cursor(3000)
+        await bench.until(lambda: len(subscriber.rows()) >= 3)
+        assert sorted(subscriber.rows()) == [10, 2000, 2001]
+        assert bench.store.reads < 10
+
+
+async def test_uplink_that_was_stopped_goes_on_when_it_is_run_again(broker: Broker) -> None:
+    bench = Bench(broker.port, mixed_rows(10))
+    async with Subscriber(broker.port, bench.changes) as subscriber, bench:
+        await bench.until_cursor(10)
+        await bench.uplink.stop()
+        assert bench._task is not None
+        async with asyncio.timeout(20):
+            await bench._task
+        # Meanwhile somebody has put the cursor back.
+        bench.store.cursor = Cursor("city", 3, ((5, 10),))
+        bench._task = asyncio.create_task(bench.uplink.run())
+        await bench.until_cursor(10)
+        await bench.until(lambda: len(subscriber.rows()) == 11)
+        assert subscriber.rows().count(4) == 2

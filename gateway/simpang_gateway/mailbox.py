@@ -1,0 +1,149 @@
+"""Commands down to nodes: one pending at a time for each, until its result comes back as a record."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from simpang_protocol import codes, commands
+
+from .errors import SimpangError
+from .keystore import KeyStore
+
+QUEUED = "queued"
+SENT = "sent"
+
+# What a result means for the one who asked; `outcome` says it exactly.
+_STATES = {
+    codes.DONE: "done",
+    codes.REFUSED: "refused",
+    codes.UNKNOWN_OP: "refused",
+    codes.FAILED: "failed",
+    codes.INTERRUPTED: "failed",
+}
+
+
+@dataclass(slots=True)
+class Command:
+    """One command; `outcome` and `text` are the node's own.
+
+    `state` is queued, sent, done, refused or failed.
+    """
+
+    number: int
+    op: int
+    data: bytes
+    state: str = QUEUED
+    outcome: str | None = None
+    text: str = ""
+
+    @property
+    def pending(self) -> bool:
+        """True until its result has come."""
+        return self.state in (QUEUED, SENT)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for the status and the one who asked."""
+        op = commands.OPS.get(self.op, f"op-{self.op}")
+        return {
+            "id": self.number,
+            "op": op,
+            "state": self.state,
+            "outcome": self.outcome,
+            "text": self.text,
+        }
+
+
+class Mailbox:
+    """The newest command of each node; bounded by the number of nodes.
+
+    A command that is pending is forgotten when the gateway stops. Its id is not given again.
+    """
+
+    def __init__(self, keys: KeyStore) -> None:
+        """`keys` gives the ids."""
+        self._keys = keys
+        self._commands: dict[int, Command] = {}
+        self._waiting: dict[int, set[asyncio.Future[None]]] = {}
+
+    def put(self, node: int, op: int, data: bytes) -> Command:
+        """Make a command for `node`, in place of one whose result has not come.
+
+        Raises SimpangError: node.unknown, node.revoked, node.commands_used_up, node.command, registry.*.
+        """
+        if node not in self._keys.nodes():
+            raise SimpangError("node.unknown", node=node)
+        if self._keys.is_revoked(node):
+            raise SimpangError("node.revoked", node=node)
+        if len(data) > commands.MAX_DATA:
+            error = f"{len(data)} > {commands.MAX_DATA} bytes"
+            raise SimpangError("node.command", node=node, error=error)
+        self._wake(node)
+        command = self._commands[node] = Command(self._keys.next_command(node), op, data)
+        return command
+
+    def last(self, node: int) -> Command | None:
+        """Return the newest command of a node since the gateway started."""
+        return self._commands.get(node)
+
+    def pending(self, node: int) -> Command | None:
+        """Return the command whose result has not come yet."""
+        command = self._commands.get(node)
+        return command if command is not None and command.pending else None
+
+    def sent(self, node: int) -> None:
+        """Note that the pending command went out."""
+        command = self.pending(node)
+        if command is not None:
+            command.state = SENT
+
+    def ended(self, node: int, number: int, outcome: int, text: str) -> None:
+        """Note a result that the store holds now."""
+        command = self.pending(node)
+        if command is None or command.number != number:
+            return
+        command.state = _STATES.get(outcome, "failed")
+        known = outcome < len(codes.OUTCOMES)
+        command.outcome = codes.OUTCOMES[outcome] if known else f"outcome-{outcome}"
+        command.text = text
+        self._wake(node)
+
+    async def wait(self, node: int, seconds: float) -> None:
+        """Wait until the pending command of a node has its result, or another took its place."""
+        if self.pending(node) is None:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(node, set()).add(future)
+        try:
+            await asyncio.wait([future], timeout=seconds)
+        finally:
+            waiting = self._waiting.get(node, set())
+            waiting.discard(future)
+            if not waiting:
+                self._waiting.pop(node, None)
+
+    def _wake(self, node: int) -> None:
+        for future in self._waiting.pop(node, set()):
+            future.set_result(None)
+
+
+def parse_command(node: int, op: str, value: object) -> tuple[int, bytes]:
+    """Return the number of an operation and its data: seconds for `identify`, an object for `set`.
+
+    Raises SimpangError node.command.
+    """
+    numbers = {name: number for number, name in commands.OPS.items()}
+    number = numbers.get(op)
+    if number is None:
+        raise SimpangError("node.command", node=node, error=f"{op}: {' | '.join(numbers)}")
+    if number == commands.IDENTIFY:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= 0xFFFF:
+            raise SimpangError("node.command", node=node, error=f"{op}: 1..65535 s")
+        return number, value.to_bytes(2, "little")
+    if number == commands.SET:
+        if not isinstance(value, dict) or not value:
+            raise SimpangError("node.command", node=node, error=f'{op}: {{"key": value}}')
+        return number, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    if value is not None:
+        raise SimpangError("node.command", node=node, error=f"{op}: + {json.dumps(value)}")
+    return number, b""

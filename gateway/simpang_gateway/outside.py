@@ -1,0 +1,34 @@
+"""What the hub asks of the parts around it, and what it tells them."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from .errors import SimpangError
+from .store.errors import StoreError
+from .store.model import LossRange, WindowState
+
+Loaded = Callable[[StoreError | None, WindowState | None, list[LossRange]], None]
+"""Told a window, or None where the store has none, and its part of the ledger; or why it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Whom the hub tells, and what it asks for."""
+
+    submit: Callable[..., None]
+    """The group commit: `submit(batch, done, urgent=...)`; raises StoreBusy."""
+    on_rows: Callable[[int], None]
+    """Told the newest row id after each commit of records."""
+    on_uptime: Callable[[int, int, int], None]
+    """Told node, epoch and least (gateway's boot time - node's uptime), ms, once it is committed."""
+    load_window: Callable[[int, int, Loaded], None]
+    """Reads one window back: `load_window(node, epoch, done)` returns at once and calls `done` later."""
+    on_refused: Callable[[str, str, int], None] = lambda port, cause, node: None
+    """Told port, cause and the node that the header names (0: none) of every frame that is refused."""
+    on_registry: Callable[[SimpangError | None], None] = lambda error: None
+    """Told why the registry could not be written, or None when it was."""
+    on_promoted: Callable[[int, int], None] = lambda node, generation: None
+    """Told the node and the generation of keys that it uses from now on."""
+    guard: AbstractContextManager[None] = field(default_factory=nullcontext)
+    """Entered around everything that the event loop calls here."""

@@ -166,6 +166,16 @@ def test_burst_head_and_several_records_in_one_frame(key: str) -> None:
     assert (fourth["schema"], fourth["schema_id"], fourth["hex"]) == (None, 200, strange.hex())
 
 
+def test_garbled_lost_range_does_not_spoil_its_record(key: str) -> None:
+    for garbled in (b"\0\0\0\2\0\1\0\1", b"short"):
+        row = (codes.DROP, codes.WARNING, 5, 3)
+        event = record.build(schema.EVENT, 4, record.SYNCED, T0, 0, [row], [(record.TAG_LOST_RANGE, garbled)])
+        result, (said,) = _decode(wrap(_up(event)).hex(), "--key", key)
+        assert result.exit_code == 0
+        (told,) = said["content"]["records"]
+        assert told["items"] == [{"item": record.TAG_LOST_RANGE, "hex": garbled.hex()}]
+
+
 def test_damaged_record_in_a_valid_frame_is_named(key: str) -> None:
     result, (said,) = _decode(wrap(_up(b"\x01\x02")).hex(), "--key", key)
     assert result.exit_code == 1
@@ -375,7 +385,8 @@ def _mutations(seed: int) -> Iterator[bytes]:
 
 def test_no_input_makes_a_traceback(key: str, seed: int) -> None:
     for given in _mutations(seed):
-        result = CliRunner().invoke(cli, ["decode", "-", "--key", key], input=b"\x00" + given)
+        data = b"\x00" + given
+        result = CliRunner().invoke(cli, ["decode", "-", "--key", key, "--explain", "--json"], input=data)
         assert result.exception is None or isinstance(result.exception, SystemExit), (
             given.hex(),
             result.exception,

@@ -145,3 +145,138 @@ def test_list_shows_every_node(config: Path) -> None:
 def test_list_of_a_missing_registry_is_an_error(config: Path) -> None:
     (config.parent / "state" / "registry.json").unlink()
     assert _refusal(_node(config, "list")) == "registry.missing"
+
+
+# ---- rekey
+
+
+def test_new_keys_take_the_place_of_the_old_file(config: Path) -> None:
+    _node(config, "add", "--place", "a")
+    state = config.parent / "state"
+    KeyStore(state, SITE).raise_ceiling(1, 1)
+    path = state / "keys" / "node-0001.json"
+    before = keystore.read_key_file(path)
+    result = _node(config, "rekey", "1")
+    assert result.exit_code == 0, result.output
+    assert f"Node 1 has new keys, generation 2; its key file is {path}." in result.output
+    assert "Next: flash it" in result.output
+    key = keystore.read_key_file(path)
+    assert (key["generation"], key["epoch_start"]) == (2, 1025)
+    assert key["up"] != before["up"]
+    assert key["up"] == KeyStore(state, SITE).node_keys(1, 2)["up"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert str(json.loads(path.read_text())["up"]) not in result.output
+    nodes = json.loads(_node(config, "list", "--json").output)["nodes"]
+    assert [(n["generation"], n["next_generation"]) for n in nodes] == [(1, 2)]
+
+
+def test_new_keys_go_where_they_are_told(config: Path, tmp_path: Path) -> None:
+    _node(config, "add", "--place", "a")
+    out = tmp_path / "k.json"
+    result = _node(config, "rekey", "1", "--out", str(out), "--json")
+    assert json.loads(result.output) == {
+        "v": 1, "node": 1, "site": SITE, "generation": 2, "key_file": str(out),
+    }  # fmt: skip
+    assert keystore.read_key_file(config.parent / "state" / "keys" / "node-0001.json")["generation"] == 1
+    assert _refusal(_node(config, "rekey", "1", "--out", str(out))) == "key.exists"
+    assert _node(config, "rekey", "1", "--out", str(out), "--force").exit_code == 0
+    assert keystore.read_key_file(out)["generation"] == 3
+
+
+def test_running_gateway_makes_the_new_keys(config: Path, tmp_path: Path) -> None:
+    keys = KeyStore(config.parent / "state", SITE)
+    keys.add_node("a")
+    asked: list[dict[str, Any]] = []
+
+    async def rekey(request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request)
+        generation, key = keys.rekey_node(request["node"])
+        return {"node": request["node"], "generation": generation, "key": key}
+
+    with control_server(config.parent / "state" / "control.sock", {"node.rekey": rekey}):
+        result = _node(config, "rekey", "1", "--out", str(tmp_path / "k.json"))
+    assert result.exit_code == 0, result.output
+    assert asked == [{"node": 1}]
+    assert keystore.read_key_file(tmp_path / "k.json")["generation"] == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [("9", "node.unknown"), ("2", "node.revoked")])
+def test_no_new_keys_for_nobody(config: Path, number: str, code: str) -> None:
+    keys = KeyStore(config.parent / "state", SITE)
+    keys.add_node("a")
+    keys.add_node("b")
+    keys.revoke(2, "stolen")
+    assert _refusal(_node(config, "rekey", number)) == code
+
+
+# ---- command
+
+
+def _command(config: Path, found: dict[str, Any], *arguments: str) -> tuple[Result, list[dict[str, Any]]]:
+    asked: list[dict[str, Any]] = []
+
+    async def answer(request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request)
+        op = request["command"]
+        return {"node": 1, "command": {"id": 7, "op": op, "outcome": None, "text": "", **found}}
+
+    with control_server(config.parent / "state" / "control.sock", {"node.command": answer}):
+        return _node(config, "command", *arguments), asked
+
+
+def test_command_tells_what_became_of_it(config: Path) -> None:
+    done = {"state": "done", "outcome": "done", "text": "well"}
+    result, asked = _command(config, done, "1", "identify", "30")
+    assert (result.exit_code, result.output) == (0, "Command 7 (identify) for node 1: done: well.\n")
+    assert asked == [{"node": 1, "command": "identify", "data": 30, "wait_s": 15}]
+    refused = {"state": "refused", "outcome": "unknown_op"}
+    result, _ = _command(config, refused, "1", "health", "--wait", "3")
+    assert (result.exit_code, result.output) == (1, "Command 7 (health) for node 1: refused (unknown_op).\n")
+    result, asked = _command(config, {"state": "sent"}, "1", "restart", "--wait", "0")
+    assert result.exit_code == 1
+    assert "restart) for node 1: sent." in result.output
+    assert "Next: its answer comes as a record" in result.output
+    assert asked[0]["wait_s"] == 0
+
+
+def test_command_for_programs(config: Path) -> None:
+    result, asked = _command(config, {"state": "done"}, "1", "set", '{"health_s": 60}', "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.output) == {
+        "v": 1, "node": 1, "command": {"id": 7, "op": "set", "outcome": None, "text": "", "state": "done"},
+    }  # fmt: skip
+    assert asked[0]["data"] == {"health_s": 60}
+
+
+def test_command_needs_a_running_gateway_and_readable_data(config: Path) -> None:
+    assert _refusal(_node(config, "command", "1", "health")) == "control.none"
+    assert _refusal(_node(config, "command", "1", "set", "{")) == "node.command"
+    assert _node(config, "command", "1", "dance").exit_code == 2
+
+
+# ---- revoke
+
+
+def test_revoked_node_is_refused_for_ever(config: Path) -> None:
+    KeyStore(config.parent / "state", SITE).add_node("a")
+    result = _node(config, "revoke", "1", "--why", "stolen")
+    assert (result.exit_code, result.output) == (
+        0,
+        "Node 1 is revoked: what it sends is refused from now on.\n",
+    )
+    assert KeyStore(config.parent / "state", SITE).revoked()[1].why == "stolen"
+    assert json.loads(_node(config, "revoke", "1", "--json").output) == {"v": 1, "node": 1, "revoked": True}
+    assert KeyStore(config.parent / "state", SITE).revoked()[1].why == "stolen"
+    assert _refusal(_node(config, "revoke", "9")) == "node.unknown"
+
+
+def test_running_gateway_revokes(config: Path) -> None:
+    asked: list[dict[str, Any]] = []
+
+    async def revoke(request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request)
+        return {"node": request["node"]}
+
+    with control_server(config.parent / "state" / "control.sock", {"node.revoke": revoke}):
+        assert _node(config, "revoke", "1").exit_code == 0
+    assert asked == [{"node": 1, "why": ""}]

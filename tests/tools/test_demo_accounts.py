@@ -108,9 +108,7 @@ def test_another_content_row_or_store_makes_an_identity_a_duplicate_once(arrival
 
 
 @RUNS
-@given(
-    st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50)
-)
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
 def test_the_accounts_balance(delivered, waiting, held, dropped, behind):
     accounts = Accounts(SITE, PLACES)
     for seq in range(delivered):
@@ -195,8 +193,10 @@ def test_old_contents_are_forgotten_and_their_identities_are_not(monkeypatch):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(["id", "row", "t", "period", "samples", "items", "lost"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["id", "row", "t", "period", "samples", "items", "lost"]), inner)
+    ),
     max_leaves=12,
 )
 

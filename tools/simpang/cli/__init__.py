@@ -21,6 +21,8 @@ COMMANDS = {
     "gateway": ("simpang.cli.gateway:gateway", "Set up, check, run and look at a gateway."),
     "node": ("simpang.cli.node:node", "Add and list sensor nodes."),
     "decode": ("simpang.cli.decode:decode", "Show the frames in bytes from a line or a capture."),
+    "bench": ("simpang.cli.bench:bench", "Measure, on generated data and with a seed."),
+    "prove": ("simpang.cli.prove:prove", "Try what the protocol promises, in virtual time and by chance."),
 }
 _INTERRUPTED = 130
 

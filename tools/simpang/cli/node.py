@@ -1,9 +1,11 @@
-"""`simpang node`: add, list."""
+"""`simpang node`: add, rekey, revoke, command, list."""
 
 import errno
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,11 +15,24 @@ from .help import config_option, example, json_option
 
 if TYPE_CHECKING:
     from simpang_gateway.config import GatewayConfig
+    from simpang_gateway.keystore import KeyStore
+
+COMMANDS = ("health", "identify", "restart", "set")
 
 
 @click.group(epilog=example('simpang node add --place "Simpang Lima, north mast"', "simpang node list"))
 def node() -> None:
-    """Add and list sensor nodes."""
+    """Add, list and revoke sensor nodes, renew their keys, give them commands."""
+
+
+_out_option = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The key file to write.  [default: keys/node-NNNN.json in the state folder]",
+)
+_force_option = click.option("--force", is_flag=True, help="Replace the key file if it is there.")
+_node_argument = click.argument("number", metavar="ID", type=click.IntRange(1, 0xFFFE))
 
 
 @node.command(
@@ -27,13 +42,8 @@ def node() -> None:
 )
 @config_option
 @click.option("--place", required=True, metavar="TEXT", help="Where the node is mounted.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The key file to write.  [default: keys/node-NNNN.json in the state folder]",
-)
-@click.option("--force", is_flag=True, help="Replace the key file if it is there.")
+@_out_option
+@_force_option
 @json_option
 def add(config_path: Path, place: str, out: Path | None, force: bool, as_json: bool) -> None:
     """Give a new node its id and its keys.
@@ -48,9 +58,10 @@ def add(config_path: Path, place: str, out: Path | None, force: bool, as_json: b
 
     config = load(config_path)
     _check_out(config, out, force)
-    number, key = _add(config, place)
+    answer = _change(config, "node.add", lambda keys: _named(keys.add_node(place), "node"), place=place)
+    number = answer["node"]
     path = out or default_key_path(config.state, number)
-    write_key_file(path, key, force=force)
+    write_key_file(path, answer["key"], force=force)
     if as_json:
         site = config.gateway.site
         print_json({"v": 1, "node": number, "site": site, "place": place, "key_file": str(path)})
@@ -71,7 +82,13 @@ def _check_out(config: "GatewayConfig", out: Path | None, force: bool) -> None:
         raise SimpangError("key.exists", path=out)
 
 
-def _add(config: "GatewayConfig", place: str) -> tuple[int, dict[str, object]]:
+def _named(made: tuple[int, dict[str, object]], name: str) -> dict[str, Any]:
+    return {name: made[0], "key": made[1]}
+
+
+def _change(
+    config: "GatewayConfig", op: str, change: Callable[["KeyStore"], dict[str, Any]], **arguments: Any
+) -> dict[str, Any]:
     """Ask the running gateway, or take the store's lock and do it here."""
     from simpang_gateway.control import request
     from simpang_gateway.files import give_to_owner
@@ -80,17 +97,152 @@ def _add(config: "GatewayConfig", place: str) -> tuple[int, dict[str, object]]:
     from simpang_gateway.store.lock import StoreLock
 
     try:
-        answer = request(config.control_socket, "node.add", place=place)
-        return answer["node"], answer["key"]
+        return request(config.control_socket, op, **arguments)
     except SimpangError as error:
         if error.code != "control.none":
             raise
     try:
         with StoreLock(str(config.store_path)) as lock:
             give_to_owner(Path(lock.path), config.state)  # the lock file stays
-            return KeyStore(config.state, config.gateway.site).add_node(place)
+            return change(KeyStore(config.state, config.gateway.site))
     except StoreError as error:
         raise SimpangError(error.code, **error.arguments) from error
+
+
+@node.command(epilog=example("simpang node rekey 7", "simpang node rekey 7 --out key.json"))
+@_node_argument
+@config_option
+@_out_option
+@_force_option
+@json_option
+def rekey(number: int, config_path: Path, out: Path | None, force: bool, as_json: bool) -> None:
+    """Make new keys for the next flashing of a node.
+
+    The node's old keys work until the new ones are heard for the first time; from then on they are refused.
+    Made several times before that, the last keys count. Works whether the gateway runs or not. Without --out
+    the new key file takes the place of the old one.
+    """
+    from simpang_gateway.config import load
+    from simpang_gateway.keystore import default_key_path, write_key_file
+
+    from .show import print_json
+
+    config = load(config_path)
+    _check_out(config, out, force)
+    answer = _change(
+        config, "node.rekey", lambda keys: _named(keys.rekey_node(number), "generation"), node=number
+    )
+    path = out or default_key_path(config.state, number)
+    write_key_file(path, answer["key"], force=force or out is None)
+    generation = answer["generation"]
+    if as_json:
+        site = config.gateway.site
+        answer = {"v": 1, "node": number, "site": site, "generation": generation, "key_file": str(path)}
+        print_json(answer)
+        return
+    click.echo(f"Node {number} has new keys, generation {generation}; its key file is {path}.")
+    click.echo(f"Next: flash it with them (`mpremote fs cp {path} :/key.json`) and restart the node.")
+
+
+@node.command(epilog=example('simpang node revoke 7 --why "stolen from its pole"'))
+@_node_argument
+@config_option
+@click.option("--why", default="", metavar="TEXT", help="Kept beside the id.")
+@json_option
+def revoke(number: int, config_path: Path, why: str, as_json: bool) -> None:
+    """Refuse a node for ever.
+
+    Its id is never used again: a board that comes back is given a new one. Works whether the gateway runs or
+    not.
+    """
+    from simpang_gateway.config import load
+
+    from .show import print_json
+
+    def change(keys: "KeyStore") -> dict[str, Any]:
+        keys.revoke(number, why)
+        return {"node": number}
+
+    _change(load(config_path), "node.revoke", change, node=number, why=why)
+    if as_json:
+        print_json({"v": 1, "node": number, "revoked": True})
+        return
+    click.echo(f"Node {number} is revoked: what it sends is refused from now on.")
+
+
+@node.command(
+    epilog=example(
+        "simpang node command 7 identify 30",
+        "simpang node command 7 set '{\"health_s\": 60}'",
+        "simpang node command 7 health --json",
+    )
+)
+@_node_argument
+@click.argument("command", type=click.Choice(COMMANDS))
+@click.argument("data", required=False)
+@config_option
+@click.option(
+    "--wait",
+    type=click.IntRange(0, 60),
+    default=15,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the node's answer.",
+)
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    number: int,
+    command: str,
+    data: str | None,
+    config_path: Path,
+    wait: int,
+    as_json: bool,
+) -> None:
+    """Give a node a command through the running gateway, and show what became of it.
+
+    health: report at once. identify SECONDS: blink. restart: start anew. set JSON: change its configuration
+    by a merge patch (RFC 7386). A newer command takes the place of one that is still pending. The exit status
+    is 0 when the node has done it.
+    """
+    from simpang_gateway.config import load
+    from simpang_gateway.control import request
+
+    from .show import print_json
+
+    argument = _argument(number, command, data)
+    config = load(config_path)
+    answer = request(
+        config.control_socket,
+        "node.command",
+        timeout_s=wait + 10.0,
+        node=number,
+        command=command,
+        data=argument,
+        wait_s=wait,
+    )
+    found = answer["command"]
+    if as_json:
+        print_json({"v": 1, "node": number, "command": found})
+    else:
+        told = f": {found['text']}" if found["text"] else ""
+        outcome = f" ({found['outcome']})" if found["outcome"] not in (None, found["state"]) else ""
+        click.echo(f"Command {found['id']} ({command}) for node {number}: {found['state']}{outcome}{told}.")
+        if found["state"] in ("queued", "sent"):
+            click.echo("Next: its answer comes as a record; `simpang gateway status --json` shows it too.")
+    if found["state"] != "done":
+        context.exit(1)
+
+
+def _argument(number: int, command: str, data: str | None) -> object:
+    """What the command takes, as the control socket takes it; an op without data takes none."""
+    if data is None:
+        return None
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise SimpangError("node.command", node=number, error=f"{command}: {error}") from error
 
 
 @node.command("list", epilog=example("simpang node list", "simpang node list --json"))
@@ -110,6 +262,7 @@ def list_nodes(config_path: Path, as_json: bool) -> None:
             "node": number,
             "place": entry.place,
             "generation": entry.generation,
+            "next_generation": entry.next_generation,
             "added": entry.added,
             "revoked": number in revoked,
         }

@@ -10,14 +10,14 @@ from typing import Any, BinaryIO
 
 from simpang_gateway.errors import SimpangError
 from simpang_gateway.files import describe
-from simpang_protocol import VERSION, cobs
+from simpang_protocol import VERSION, cobs, envelope
 
 from .show import problem
 
 Json = dict[str, Any]
 
-# A frame, its CRC, and what COBS adds.
-_ENCODED_LIMIT = cobs.FRAME_LIMIT + 6
+# A frame in a bridge's envelope, its CRC, and what COBS adds.
+_ENCODED_LIMIT = envelope.LIMIT + 6
 _CHUNK = 65_536
 _LINE_LIMIT = 1024 * 1024
 _HEX = frozenset(b"0123456789abcdefABCDEF \t\r\n:")
@@ -33,11 +33,15 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A frame whose CRC held, or `instead`, which says what was there: it has `ok`."""
+    """A frame whose CRC held, or `instead`, which says what was there: it has `ok`.
+
+    `encoded` is what stood on a serial line, with its end mark where there was one.
+    """
 
     place: Json
     frame: bytes | None = None
     instead: Json = field(default_factory=dict)
+    encoded: bytes | None = None
 
 
 class Cutter:
@@ -85,10 +89,10 @@ class Cutter:
             found = problem("frame.overrun", f"{size} bytes, at most {_ENCODED_LIMIT}")
             yield Piece(where, None, {**found, "size": size})
             return
-        yield _check(where, part)
+        yield _check(where, part, mark)
 
 
-def _check(where: Json, part: bytes) -> Piece:
+def _check(where: Json, part: bytes, mark: int) -> Piece:
     found: Json
     try:
         data = cobs.decode(part)
@@ -98,7 +102,7 @@ def _check(where: Json, part: bytes) -> Piece:
         frame, crc = data[:-4], data[-4:]
         expected = (crc32(frame) & 0xFFFFFFFF).to_bytes(4, "little")
         if frame and crc == expected:
-            return Piece(where, frame)
+            return Piece(where, frame, encoded=part + bytes(mark))
         found = problem("frame.bad_crc", f"expected {expected.hex()}, received {crc.hex()}")
     if _is_text(part):
         return Piece(where, None, {"ok": True, "kind": "console", "text": part.decode("ascii")})

@@ -1,0 +1,29 @@
+"""`simpang prove`: try what the protocol promises; a new proof is a line of PROOFS."""
+
+import click
+
+from .help import LazyGroup, example
+
+# name: (module and attribute, one line of help)
+PROOFS = {
+    "protocol": (
+        "simpang.cli.prove_protocol:protocol",
+        "Goodput, latency and losses of every link, in virtual time.",
+    ),
+    "records": (
+        "simpang.cli.prove_records:records",
+        "A million records through resets, crashes, restores and replays, all accounted for.",
+    ),
+    "frames": (
+        "simpang.cli.prove_frames:frames",
+        "Random, damaged and forged frames against everything that reads frames.",
+    ),
+}
+
+
+@click.group(cls=LazyGroup, commands_table=PROOFS, epilog=example("simpang prove protocol --quick"))
+def prove() -> None:
+    """Try what the protocol promises, on this machine alone.
+
+    Everything runs with the program's own code and generated data; a seed makes a run happen again.
+    """

@@ -15,7 +15,7 @@ from simpang.rig.interpreter import find_tool
 
 ROOT = Path(__file__).resolve().parent.parent
 BOTH = ROOT / "tests" / "both"
-HEAP = "8m"
+HEAP = "16m"
 RUNNER = BOTH / "vm_runner.py"
 
 

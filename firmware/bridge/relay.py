@@ -8,7 +8,6 @@ Every buffer is bounded, and what finds no room is counted and said in HEALTH.
 from simpang_protocol import envelope
 from simpang_protocol.cobs import FRAME_LIMIT, Deframer, wrap
 from simpang_protocol.errors import FrameError
-from simpang_protocol.frame import ACK
 
 PEERS = 16
 """Radios that are registered at a time; the chip takes 20, one of them is broadcast."""
@@ -17,6 +16,8 @@ WAITING = 32
 """Frames for the radio that wait; the oldest goes first, because a newer acknowledgement says more."""
 
 _SHORTEST = 9
+# The type of an acknowledgement, as in simpang_protocol.frame, which is not on a bridge.
+_ACK = 2
 # Acknowledgements to one node that wait: the gateway sends each twice where many are lost.
 _COPIES = 2
 _IDLE_MS = 200
@@ -164,4 +165,4 @@ def _are_acks(one: "tuple[bytes, bytes]", other: "tuple[bytes, bytes]") -> bool:
     frames = (one[1], other[1])
     if one[0] != other[0] or min(len(frames[0]), len(frames[1])) < _SHORTEST:
         return False
-    return frames[0][0] & 15 == frames[1][0] & 15 == ACK and frames[0][2:4] == frames[1][2:4]
+    return frames[0][0] & 15 == frames[1][0] & 15 == _ACK and frames[0][2:4] == frames[1][2:4]

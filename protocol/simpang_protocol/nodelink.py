@@ -12,7 +12,9 @@ _HEARD_MS = 30000
 _BACK_OFF_MOST_MS = 30000
 _RETRIES_BEFORE_HELLO = 3
 _RETRIES_THAT_COUNT = 4
-_ASKED = 4
+# Fewer would not do: where a queue delays an answer by more repetitions than these, no round trip is ever
+# measured, and the repetitions keep the queue full.
+_ASKED = 16
 # Ask for the time long before it counts as holdover, should there be nothing else to say.
 _IDLE_MS = 1200000
 
@@ -76,6 +78,8 @@ class NodeLink(LinkCore):
             if now_ms < self._ack_by:
                 return False
             self._note_timeout(now_ms)
+            if not self._flight:
+                self._flight.load(1)
             # One is enough to be answered for all.
             self._todo = self._flight.sendable()[:1]
         else:

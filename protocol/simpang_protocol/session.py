@@ -129,6 +129,7 @@ class NodeSession:
         for epoch, state in changes.windows.items():
             if state.counter >= 0:
                 self._heard = max(self._heard, (epoch, state.counter))
+        self._intake.shelf.put_away(self.epoch)
         for command, _outcome, _text in changes.results:
             if self._command is not None and self._command[0] == command:
                 self._command = None

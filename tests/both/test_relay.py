@@ -1,6 +1,7 @@
 """The core of the bridge: what goes up and down, what is bounded, and what it says of itself."""
 
 from bridge import config
+from bridge import relay as relay_module
 from bridge.relay import PEERS, WAITING, Relay
 from simpang_protocol import envelope
 from simpang_protocol.cobs import Deframer, wrap
@@ -240,3 +241,7 @@ def test_acknowledgements_to_another_radio_stay():
     for number in range(4):
         relay.feed(down(envelope.build_send(bytes((number,) * 6), _down(ACK, 7, 0))))
     assert relay.waiting == 4
+
+
+def test_type_of_an_acknowledgement_is_that_of_the_protocol():
+    assert relay_module._ACK == ACK

@@ -37,6 +37,12 @@ def test_50_nodes_on_the_air_do_not_choke_their_channel() -> None:
     assert result.goodput_bytes_per_s > 8_000
 
 
+def test_50_nodes_do_not_choke_a_slow_bridge() -> None:
+    result = run_scenario(Scenario("espnow-115200", 50, 0.0, backlog=60, steady=0))
+    assert result.sound
+    assert result.retransmissions < result.records // 2
+
+
 def result_of(scenario: Scenario, goodput: float, p95: float = 1.0) -> Result:
     return Result(scenario, goodput, {"p50": 0.0, "p95": p95, "p99": 9.0}, 0, 0, 0, True, 1, 0, 0, 1.0, {})
 

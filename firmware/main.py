@@ -56,7 +56,8 @@ def _start() -> None:
 
 
 def _keep(text: str) -> None:
-    """Keep the end of a crash's text for the next start, without wearing the flash with the same text again."""
+    """Keep the end of a crash's text for the next start, without wearing the flash with the same text again.
+    """
     data = text[-_CRASH_CHARS:].encode()
     try:
         with open(CRASH_FILE, "rb") as file:

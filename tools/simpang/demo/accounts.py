@@ -112,7 +112,8 @@ class NodeAccount:
         self._dropped = max(self._dropped, dropped)
 
     def asked(self, committed: int) -> None:
-        """Take the gateway's count. What was missing the last time too, and still is, is not just on its way."""
+        """Take the gateway's count. What was missing the last time too, and still is, is not just on its way.
+        """
         self._committed = max(self._committed, committed)
         missing = self._gaps()
         self._standing = len(missing & self._missing)

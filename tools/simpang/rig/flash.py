@@ -1,4 +1,5 @@
-"""Flash chip of a virtual node: an image file that is programmed and erased like NOR flash, with power cuts."""
+"""Flash chip of a virtual node: an image file that is programmed and erased like NOR flash, with power cuts.
+"""
 
 from __future__ import annotations
 

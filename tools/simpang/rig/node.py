@@ -1,4 +1,5 @@
-"""A node without hardware: the real firmware on a real MicroPython VM, with power, flash, sensors and a line."""
+"""A node without hardware: the real firmware on a real MicroPython VM, with power, flash, sensors and a line.
+"""
 
 from __future__ import annotations
 

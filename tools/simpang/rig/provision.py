@@ -149,7 +149,8 @@ def make_image(
     key: Mapping[str, Any] | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write the flash image of one node: the firmware, /config.json, /key.json and what else `files` brings."""
+    """Write the flash image of one node: the firmware, /config.json, /key.json and what else `files` brings.
+    """
     extra = dict(files or {})
     for path, content in (("/config.json", config), ("/key.json", key)):
         if content is not None:

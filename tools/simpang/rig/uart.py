@@ -1,4 +1,5 @@
-"""The wires at a UART of a virtual board: bytes towards it arrive at line rate into a bounded receive buffer."""
+"""The wires at a UART of a virtual board: bytes towards it arrive at line rate into a bounded receive buffer.
+"""
 
 from __future__ import annotations
 

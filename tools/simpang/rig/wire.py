@@ -1,4 +1,5 @@
-"""The line between a virtual node and the gateway: a UART on one side, a pty on the other, faults in between."""
+"""The line between a virtual node and the gateway: a UART on one side, a pty on the other, faults in between.
+"""
 
 from __future__ import annotations
 

@@ -75,7 +75,8 @@ class Flash:
             raise PowerCutError
 
     def erase(self, block: int) -> None:
-        """Set all bits of a block. Raises PowerCutError where a cut was asked for, RigError outside the chip."""
+        """Set all bits of a block. Raises PowerCutError where a cut was asked for, RigError outside the chip.
+        """
         if not 0 <= block < self.blocks:
             raise RigError(f"the board erased block {block}, outside its flash.")
         cut = self._count()

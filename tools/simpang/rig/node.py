@@ -160,7 +160,8 @@ class VirtualNode:
     # Power
 
     async def provision(self) -> None:
-        """Write a fresh flash image: firmware, configuration, key. The power must be off; NVS stays as it is."""
+        """Write a fresh flash image: firmware, configuration, key. The power must be off; NVS stays as it is.
+        """
         self._need_no_vm()
         await asyncio.to_thread(self._provision)
 
@@ -185,7 +186,8 @@ class VirtualNode:
         self._power_off()
 
     async def stop(self) -> None:
-        """Cut the power, unplug the line and close the files; power_on() starts again from the same folder."""
+        """Cut the power, unplug the line and close the files; power_on() starts again from the same folder.
+        """
         self._power_off()
         if self.wire is not None:
             self.wire.unplug()

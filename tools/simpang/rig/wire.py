@@ -133,7 +133,8 @@ class Wire:
         self._master = self._slave = -1
 
     def inject(self, data: bytes, direction: Direction = "down") -> None:
-        """Put bytes on the wire as noise or an attacker would, past the filters; "down" is towards the node."""
+        """Put bytes on the wire as noise or an attacker would, past the filters; "down" is towards the node.
+        """
         if direction == "down":
             self._to_board(data)
         elif direction == "up":

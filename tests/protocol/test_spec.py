@@ -64,7 +64,7 @@ LIMITS = {
     "node stays synced for": clock._SYNCED_FOR_MS,
     "clock step above": clock.STEP_MS,
     "clock is worked off by, at most": clock._SLEW_MS,
-    "SOLICITs sent to a node": greeter._SOLICIT_EVERY_MS,
+    "SOLICITs sent to a node, but in place of an answer": greeter._SOLICIT_EVERY_MS,
     "gateway challenge lives": greeter._SOLICIT_LIVE_MS,
     "HELLOs at once": greeter._HELLO_BURST,
     "further HELLOs": greeter._HELLO_EVERY_MS,

@@ -12,7 +12,7 @@ from .clock import Clock
 from .mailbox import Mailbox
 from .peers import Line, Moment, Peer
 
-# The end of a burst may be lost; after this silence what came is acknowledged all the same (PROTOCOL.md).
+# The end of a burst may be lost; after this silence what came is acknowledged all the same (SPEC.md).
 SILENCE_MS = 40
 # Above this loss an answer goes out twice where the line asks for it.
 _MUCH_LOSS_PERMILLE = 100

@@ -16,7 +16,7 @@ from hil_tests.bench import KEY_FILE, UNIX_2020, Bench
 from simpang_protocol import codes, commands, record, schema
 
 SLEEPY = {"v": 1, "record": {"interval_s": 2}, "health_s": 20, "sleep": {"awake_s": 2}}
-SLEEPS = 13
+SLEEPS = 11
 # The epoch of the first boot.
 FIRST = 5
 

@@ -9,7 +9,7 @@ _EVERY_S = (0.5, 30.0)
 
 
 class Progress:
-    """Counts towards `total` of `unit`; `started` is a moment of time.monotonic()."""
+    """Counts towards `total` of `unit`; `quiet` says nothing."""
 
     def __init__(self, total: int, unit: str, quiet: bool = False) -> None:
         self.total = total

@@ -25,8 +25,8 @@ from .hub import Hub
 from .keystore import KeyStore
 from .lines import SerialLine
 from .lookout import Lookout
-from .mailbox import parse_command
 from .nodehost import Limits
+from .nodeoperations import NodeOperations
 from .outside import Loaded, Outside
 from .peers import Stored
 from .refusals import Refusals
@@ -49,9 +49,6 @@ from .uptimes import Uptimes
 
 RETRY_S = 5.0
 """Pause before the store is opened or read again."""
-
-COMMAND_WAIT_S = 60
-"""The longest that an answer on the control socket waits for a command's result."""
 
 _DRAIN_S = 5.0
 # The store says so when it begins to fail; StoreBusy and StoreClosed only ever answer a call.
@@ -92,6 +89,9 @@ class Gateway:
                 guard=self._faults,
             ),
             Limits(frames_per_s=config.limits.node_frames_per_s, bytes_per_s=config.limits.node_bytes_per_s),
+        )
+        self._node_operations = NodeOperations(
+            self._keys, self._hub, events, partial(self._registry_written, None)
         )
         self._uplinks = Uplinks(config, clock, events, self._alarms, self._uptimes, self._faults)
         self._loading: set[asyncio.Task[None]] = set()
@@ -139,10 +139,7 @@ class Gateway:
                 await self._attach(store)
             handlers = {
                 "status": self._answer_status,
-                "node.add": self._answer_node_add,
-                "node.rekey": self._answer_node_rekey,
-                "node.revoke": self._answer_node_revoke,
-                "node.command": self._answer_node_command,
+                **self._node_operations.handlers(),
             }
             socket, group = self._config.control_socket, self._config.control.group
             async with ControlServer(socket, handlers, group=group):
@@ -356,53 +353,8 @@ class Gateway:
             "counters": dict(sorted(self._hub.counters.items())),
         }
 
-    async def _answer_node_add(self, request: dict[str, Any]) -> dict[str, Any]:
-        place = request.get("place")
-        if not isinstance(place, str):
-            raise SimpangError("control.request", error="place is missing", example='"place": "…"')
-        node, key = await self._loop.run_in_executor(None, self._keys.add_node, place)
-        self._registry_written(None)
-        self._events.emit("node.added", node=node, place=place)
-        return {"node": node, "key": key}
-
-    async def _answer_node_rekey(self, request: dict[str, Any]) -> dict[str, Any]:
-        node = _node_of(request)
-        generation, key = await self._loop.run_in_executor(None, self._keys.rekey_node, node)
-        self._registry_written(None)
-        self._hub.rekeyed(node)
-        self._key_event("node.rekeyed", node, generation)
-        return {"node": node, "generation": generation, "key": key}
-
-    async def _answer_node_revoke(self, request: dict[str, Any]) -> dict[str, Any]:
-        node, why = _node_of(request), request.get("why", "")
-        if not isinstance(why, str):
-            raise SimpangError("control.request", error="why", example='"why": "stolen"')
-        await self._loop.run_in_executor(None, self._keys.revoke, node, why)
-        self._registry_written(None)
-        self._events.emit("node.was_revoked", node=node, why=why)
-        return {"node": node}
-
-    async def _answer_node_command(self, request: dict[str, Any]) -> dict[str, Any]:
-        node, name, seconds = _node_of(request), request.get("command"), request.get("wait_s", 0)
-        if not isinstance(name, str):
-            raise SimpangError("control.request", error="command is missing", example='"command": "health"')
-        if not isinstance(seconds, int | float) or not 0 <= seconds <= COMMAND_WAIT_S:
-            example = f'"wait_s": 0..{COMMAND_WAIT_S}'
-            raise SimpangError("control.request", error="wait_s", example=example)
-        op, data = parse_command(node, name, request.get("data"))
-        command = self._hub.command(node, op, data)
-        await self._hub.command_ends(node, seconds)
-        return {"node": node, "command": command.to_dict()}
-
     def _key_event(self, code: str, node: int, generation: int) -> None:
         self._events.emit(code, node=node, generation=generation)
-
-
-def _node_of(request: dict[str, Any]) -> int:
-    node = request.get("node")
-    if not isinstance(node, int) or isinstance(node, bool):
-        raise SimpangError("control.request", error="node is missing", example='"node": 1')
-    return node
 
 
 async def _end_all(tasks: list[asyncio.Task[None]]) -> None:

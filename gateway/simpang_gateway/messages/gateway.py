@@ -1,0 +1,54 @@
+"""Messages about the gateway process, its log, alarms and captures."""
+
+from .message import error, info, warning
+
+GATEWAY = {
+    "gateway.started": info(
+        "gateway {gateway} of site {site} has started: version {version}, store {store}",
+        "gateway {gateway} di site {site} mulai berjalan: versi {version}, simpanan {store}",
+    ),
+    "gateway.stopped": info("gateway {gateway} has stopped", "gateway {gateway} berhenti"),
+    "gateway.fault": error(
+        "a part of the gateway failed and the whole will start again: {error}",
+        "report this line together with the version",
+        "satu bagian gateway gagal dan semuanya akan dimulai ulang: {error}",
+        "laporkan baris ini beserta versinya",
+    ),
+    "alarm.raised": warning(
+        "the alarm {alarm} {key} is on",
+        "look at that alarm: `simpang gateway status`",
+        "alarm {alarm} {key} menyala",
+        "lihat alarm itu: `simpang gateway status`",
+    ),
+    "alarm.cleared": info("the alarm {alarm} {key} is over", "alarm {alarm} {key} sudah berakhir"),
+    "events.dropped": warning(
+        "{count} events were dropped because the log could not be written fast enough",
+        "check the disk of [log] path, or who reads the gateway's output",
+        "{count} event dibuang karena log tidak tertulis cukup cepat",
+        "periksa disk [log] path, atau siapa yang membaca keluaran gateway",
+    ),
+    "log.failed": error(
+        "the log {path} cannot be written: {error}",
+        "check [log] path, its folder's permissions and free space",
+        "log {path} tidak dapat ditulis: {error}",
+        "periksa [log] path, hak akses foldernya, dan ruang kosong",
+    ),
+    "capture.damaged": warning(
+        "line {line} of a capture cannot be read: {error}",
+        "make the capture anew if it matters; the other lines are read all the same",
+        "baris {line} dari rekaman tidak dapat dibaca: {error}",
+        "rekam ulang bila penting; baris lain tetap dibaca",
+    ),
+    "capture.dropped": warning(
+        "{count} lines of the capture {path} were left out: the disk was too slow or full",
+        "the capture goes on; take one port alone, or a faster disk, where every byte matters",
+        "{count} baris rekaman {path} tidak tertulis: disk terlalu lambat atau penuh",
+        "perekaman berlanjut; rekam satu port saja, atau pakai disk lebih cepat, bila setiap byte penting",
+    ),
+    "capture.failed": error(
+        "the capture {path} cannot be written: {error}",
+        "check [capture] path, its folder's permissions and free space",
+        "rekaman {path} tidak dapat ditulis: {error}",
+        "periksa [capture] path, hak akses foldernya, dan ruang kosong",
+    ),
+}

@@ -1,0 +1,81 @@
+"""What other programs may ask of the running gateway about nodes; docs/control-socket.md describes it."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .control import Handler
+from .errors import SimpangError
+from .events import EventStream
+from .hub import Hub
+from .keystore import KeyStore
+from .mailbox import parse_command
+
+COMMAND_WAIT_S = 60
+"""The longest that an answer on the control socket waits for a command's result."""
+
+
+class NodeOperations:
+    """Adding, rekeying, revoking and commanding nodes. `registry_written` is called after each change."""
+
+    def __init__(
+        self, keys: KeyStore, hub: Hub, events: EventStream, registry_written: Callable[[], None]
+    ) -> None:
+        self._keys = keys
+        self._hub = hub
+        self._events = events
+        self._registry_written = registry_written
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """The operations by name."""
+        return {
+            "node.add": self._add,
+            "node.rekey": self._rekey,
+            "node.revoke": self._revoke,
+            "node.command": self._command,
+        }
+
+    async def _add(self, request: dict[str, Any]) -> dict[str, Any]:
+        place = request.get("place")
+        if not isinstance(place, str):
+            raise SimpangError("control.request", error="place is missing", example='"place": "…"')
+        node, key = await asyncio.to_thread(self._keys.add_node, place)
+        self._registry_written()
+        self._events.emit("node.added", node=node, place=place)
+        return {"node": node, "key": key}
+
+    async def _rekey(self, request: dict[str, Any]) -> dict[str, Any]:
+        node = _node_of(request)
+        generation, key = await asyncio.to_thread(self._keys.rekey_node, node)
+        self._registry_written()
+        self._hub.rekeyed(node)
+        self._events.emit("node.rekeyed", node=node, generation=generation)
+        return {"node": node, "generation": generation, "key": key}
+
+    async def _revoke(self, request: dict[str, Any]) -> dict[str, Any]:
+        node, why = _node_of(request), request.get("why", "")
+        if not isinstance(why, str):
+            raise SimpangError("control.request", error="why", example='"why": "stolen"')
+        await asyncio.to_thread(self._keys.revoke, node, why)
+        self._registry_written()
+        self._events.emit("node.was_revoked", node=node, why=why)
+        return {"node": node}
+
+    async def _command(self, request: dict[str, Any]) -> dict[str, Any]:
+        node, name, seconds = _node_of(request), request.get("command"), request.get("wait_s", 0)
+        if not isinstance(name, str):
+            raise SimpangError("control.request", error="command is missing", example='"command": "health"')
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= COMMAND_WAIT_S:
+            example = f'"wait_s": 0..{COMMAND_WAIT_S}'
+            raise SimpangError("control.request", error="wait_s", example=example)
+        op, data = parse_command(node, name, request.get("data"))
+        command = self._hub.command(node, op, data)
+        await self._hub.command_ends(node, seconds)
+        return {"node": node, "command": command.to_dict()}
+
+
+def _node_of(request: dict[str, Any]) -> int:
+    node = request.get("node")
+    if not isinstance(node, int) or isinstance(node, bool):
+        raise SimpangError("control.request", error="node is missing", example='"node": 1')
+    return node

@@ -60,9 +60,8 @@ def protocol(
     With --json it prints a list of runs. Uses every core, and takes some minutes; Ctrl-C prints what is done
     by then. The exit status is 1 where a record was lost or stored twice, or a required figure was missed.
     """
-    from simpang.prove import matrix, report
-    from simpang.prove.frames_crew import cores, results
-    from simpang.prove.frames_progress import Progress
+    from simpang.prove import crew, matrix, report
+    from simpang.prove.progress import Progress
     from simpang.prove.run import Result, run_scenario
 
     from .show import print_table
@@ -73,22 +72,16 @@ def protocol(
     total = sum(scenario.records for scenario in scenarios)
     progress = Progress(total, "records")
     done: list[Result] = []
-    interrupted = False
-    try:
-        if not as_json:
-            click.echo(
-                f"{len(scenarios)} runs, {total:,} records of 66 bytes, seed {seed}, {cores()} processes"
-            )
-        # The longest first, so that no core is left with one of them at the end.
-        jobs = sorted(scenarios, key=matrix.cost, reverse=True)
-        with results(run_scenario, jobs, min(cores(), len(jobs))) as finished:
-            for result in finished:
-                done.append(result)
-                progress.show(
-                    sum(each.scenario.records for each in done), sum(not each.sound for each in done)
-                )
-    except KeyboardInterrupt:
-        interrupted = True
+
+    def take(result: Result) -> None:
+        done.append(result)
+        progress.show(sum(each.scenario.records for each in done), sum(not each.sound for each in done))
+
+    workers = min(crew.cores(), len(scenarios))
+    if not as_json:
+        click.echo(f"{len(scenarios)} runs, {total:,} records of 66 bytes, seed {seed}, {workers} processes")
+    # The longest first, so that no core is left with one of them at the end.
+    interrupted = crew.run(run_scenario, sorted(scenarios, key=matrix.cost, reverse=True), workers, take)
     progress.clear()
     done.sort(key=lambda each: scenarios.index(each.scenario))
     verdicts = matrix.judge(done)

@@ -37,28 +37,26 @@ def records(ctx: click.Context, count: int, seed: int | None, only: int | None, 
     """
     import secrets
 
+    from simpang.prove import crew
     from simpang.prove import records as proof
-    from simpang.prove.frames_crew import cores, results
-    from simpang.prove.frames_progress import Progress
+    from simpang.prove.progress import Progress
 
     seed = secrets.randbelow(1 << 30) if seed is None else seed
     pieces = proof.pieces(seed, count)
     if only is not None:
         pieces = [piece for piece in pieces if piece.number == only]
-    workers = min(cores(), len(pieces))
+    workers = min(crew.cores(), len(pieces))
     total = sum(piece.count for piece in pieces)
     if not as_json:
         click.echo(f"{total:,} records in {len(pieces):,} stories, seed {seed}, {workers} processes")
     tally = proof.Tally()
     progress = Progress(total, "records", as_json)
-    interrupted = False
-    try:
-        with results(proof.run_piece, pieces, workers) as done:
-            for part in done:
-                tally.add(part)
-                progress.show(tally.records, len(tally.faults))
-    except KeyboardInterrupt:
-        interrupted = True
+
+    def take(part: proof.Tally) -> None:
+        tally.add(part)
+        progress.show(tally.records, len(tally.faults))
+
+    interrupted = crew.run(proof.run_piece, pieces, workers, take)
     seconds = progress.seconds
     progress.clear()
     report = _report(tally, seed, seconds, workers, interrupted)

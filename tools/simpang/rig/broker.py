@@ -15,6 +15,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -32,12 +33,27 @@ def free_port() -> int:
         return port
 
 
+@dataclass(frozen=True, slots=True)
+class BrokerTls:
+    """TLS at the listener: the CA of the clients, and the broker's own certificate and key.
+
+    `use_identity_as_username` takes the common name of the client's certificate as its user name.
+    """
+
+    ca_file: Path
+    cert_file: Path
+    key_file: Path
+    require_certificate: bool = True
+    use_identity_as_username: bool = False
+
+
 class Broker:
     """One broker in a folder of its own. `port` stays the same over restarts.
 
     `command` and `environment` start mosquitto. `users` maps names to passwords; without users anyone may
-    log in. `acl` are lines of an ACL file; without them everything is allowed. `extra` are more lines of
-    the configuration.
+    log in. `acl` are lines of an ACL file; without them everything is allowed. `tls` makes the listener one
+    of TLS; `plain_port` is then a second listener without it, for consumers. `persistent` False: it keeps
+    nothing over a restart. `extra` are more lines of the configuration.
     """
 
     def __init__(
@@ -50,9 +66,16 @@ class Broker:
         acl: Iterable[str] | None = None,
         extra: Iterable[str] = (),
         port: int | None = None,
+        tls: BrokerTls | None = None,
+        plain_port: int | None = None,
+        persistent: bool = True,
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port or free_port()
+        self.tls = tls
+        """TLS of the listener; a change takes effect at the next start."""
+        self._plain_port = plain_port
+        self._persistent = persistent
         self._folder = folder
         self._command = list(command)
         self._environment = dict(environment) if environment is not None else None
@@ -151,11 +174,10 @@ class Broker:
         self._folder.mkdir(parents=True, exist_ok=True)
         lines = [
             f"listener {self.port} {self.host}",
+            *self._tls_lines(),
+            *([f"listener {self._plain_port} {self.host}"] if self._plain_port else []),
             f"allow_anonymous {'false' if self._users else 'true'}",
-            "persistence true",
-            f"persistence_location {self._folder}/",
-            "autosave_on_changes true",
-            "autosave_interval 1",
+            *self._persistence_lines(),
             "max_queued_messages 0",
             "log_dest stderr",
             "log_type error",
@@ -171,6 +193,27 @@ class Broker:
         if self._acl is not None:
             lines.append(f"acl_file {self._write('acl', self._acl)}")
         self._write("mosquitto.conf", [*lines, *self._extra])
+
+    def _tls_lines(self) -> list[str]:
+        if self.tls is None:
+            return []
+        return [
+            f"cafile {self.tls.ca_file}",
+            f"certfile {self.tls.cert_file}",
+            f"keyfile {self.tls.key_file}",
+            f"require_certificate {str(self.tls.require_certificate).lower()}",
+            f"use_identity_as_username {str(self.tls.use_identity_as_username).lower()}",
+        ]
+
+    def _persistence_lines(self) -> list[str]:
+        if not self._persistent:
+            return ["persistence false"]
+        return [
+            "persistence true",
+            f"persistence_location {self._folder}/",
+            "autosave_on_changes true",
+            "autosave_interval 1",
+        ]
 
     def _write(self, name: str, lines: Iterable[str]) -> Path:
         path = self._folder / name

@@ -43,8 +43,9 @@ class Answers:
             return
         self.when_due(peer, session)
         if session.unanswered and not session.ack_requested:
-            peer.stop_silence()
-            peer.silence = self._loop.call_later(SILENCE_MS / 1000, self._fell_silent, peer)
+            peer.heard_s = self._loop.time()
+            if peer.silence is None:
+                peer.silence = self._loop.call_later(SILENCE_MS / 1000, self._fell_silent, peer)
 
     def when_due(self, peer: Peer, session: NodeSession) -> None:
         """Acknowledge, once the burst is over and nothing waits for a commit."""
@@ -74,6 +75,11 @@ class Answers:
     def _fell_silent(self, peer: Peer) -> None:
         with self._guard:
             peer.silence = None
+            left_s = peer.heard_s + SILENCE_MS / 1000 - self._loop.time()
+            if left_s > 0:
+                # More came since the timer was set: one timer serves a whole burst.
+                peer.silence = self._loop.call_later(left_s, self._fell_silent, peer)
+                return
             session = peer.session
             if session is not None and session.unanswered:
                 session.ack_requested = True

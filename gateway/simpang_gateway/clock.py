@@ -13,6 +13,8 @@ from typing import Protocol
 # include/uapi/linux/timex.h: the clock is not synchronised. Every time daemon clears it once it has a source.
 _STA_UNSYNC = 0x0040
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# The kernel is asked at most so often: a time daemon looks for minutes before it trusts a source.
+_ASK_EVERY_MS = 1000
 
 
 class Clock(Protocol):
@@ -97,6 +99,8 @@ class SystemClock:
             raise ValueError(f"trust is {trust!r}, not 'kernel' or 'always'")
         self._always = trust == "always"
         self._boot_id = read_boot_id()
+        self._synced = False
+        self._asked_ms: int | None = None
 
     @property
     def boot_id(self) -> str:
@@ -116,13 +120,18 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def synced(self) -> bool:
-        """True with trust `always`, else what the kernel says; False where it does not say."""
+        """True with trust `always`, else what the kernel said within the last second; False where it does
+        not say."""
         if self._always:
             return True
-        try:
-            return kernel_synced()
-        except OSError:
-            return False
+        now_ms = self.monotonic_ms()
+        if self._asked_ms is None or now_ms - self._asked_ms >= _ASK_EVERY_MS:
+            self._asked_ms = now_ms
+            try:
+                self._synced = kernel_synced()
+            except OSError:
+                self._synced = False
+        return self._synced
 
 
 class VirtualClock:

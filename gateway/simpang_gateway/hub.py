@@ -175,7 +175,7 @@ class Hub:
 
         An empty list means that it must be solicited first.
         """
-        if node not in self._keys.nodes():
+        if not self._keys.is_known(node):
             return []
         peer = self._peer(node)
         if peer.stalled or not self._storing:
@@ -184,7 +184,7 @@ class Hub:
 
     def solicit_frame(self, line: Line, node: int) -> bytes | None:
         """Return a HELLO-SOLICIT for a node, or None: at most one a second."""
-        if node not in self._keys.nodes():
+        if not self._keys.is_known(node):
             return None
         return self._answers.solicit_frame(self._session(node, self._peer(node)))
 
@@ -226,7 +226,7 @@ class Hub:
 
     def _receive(self, line: Line, header: Header, frame: bytes) -> None:
         node = header.node
-        if node not in self._keys.nodes():
+        if not self._keys.is_known(node):
             raise FrameError("unknown_node")
         if self._keys.is_revoked(node):
             raise FrameError("revoked_node")

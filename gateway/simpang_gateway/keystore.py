@@ -264,6 +264,11 @@ class KeyStore:
             self._save(node, replace(known, ceiling=_round_up(epoch)), self._registry.next)
             return True
 
+    def is_known(self, node: int) -> bool:
+        """True where `node` was ever added, even if it is revoked now."""
+        with self._lock:
+            return node in self._registry.nodes
+
     def is_revoked(self, node: int) -> bool:
         """True where frames of `node` must be refused for ever."""
         with self._lock:

@@ -115,6 +115,8 @@ class Peer:
         # Changes were not taken; frames are refused until it is known what became of those before them.
         self.stalled = False
         self.silence: asyncio.TimerHandle | None = None
+        # By the event loop's clock: when the last frame came that waits for an answer.
+        self.heard_s = 0.0
         # Epochs whose windows are being read back from the store.
         self.loading: set[int] = set()
         self.heard: Moment | None = None

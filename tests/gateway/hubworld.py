@@ -50,6 +50,9 @@ class Keys:
     def revoked(self) -> dict[int, Revocation]:
         return self.bans
 
+    def is_known(self, number: int) -> bool:
+        return number in self.entries
+
     def is_revoked(self, number: int) -> bool:
         return number in self.bans
 

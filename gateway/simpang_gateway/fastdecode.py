@@ -26,6 +26,12 @@ _ESCAPE: Final = 12
 _LARGEST_TABLE_K: Final = 7
 
 
+# More than all residuals of a column from the tables together.
+_LARGEST_SUM: Final = codec.MAX_ROWS * (_ESCAPE << _LARGEST_TABLE_K)
+# What six bits say where a column has another predictor: its kind and its k.
+_KINDS: Final = {f"{bits:06b}": (bits >> 4, bits & 15) for bits in range(64)}
+
+
 class _Unsure(Exception):
     """Not plainly valid: the portable decoder has to look."""
 
@@ -40,7 +46,24 @@ def decode(schema: Schema, data: bytes, count: int, start: int = 0) -> tuple[lis
         return codec.decode(schema, data, count, start)
 
 
+def columns(schema: Schema, data: bytes, count: int, start: int) -> list[Column]:
+    """Return the columns of a body that is not `fixed` and goes to the end of `data`, in the order of the
+    schema's fields. Raises what `codec.decode` raises."""
+    if 1 <= count <= codec.MAX_ROWS:
+        try:
+            return _columns(schema, data, count, start)[0]
+        except (_Unsure, ValueError, IndexError):
+            pass
+    return [list(column) for column in zip(*codec.decode(schema, data, count, start)[0], strict=True)]
+
+
 def _decode(schema: Schema, data: bytes, count: int, start: int) -> tuple[list[Row], int]:
+    found, end = _columns(schema, data, count, start)
+    return list(zip(*found, strict=True)), end
+
+
+def _columns(schema: Schema, data: bytes, count: int, start: int) -> tuple[list[Column], int]:
+    """Return the columns and where the body ends."""
     # A one in front keeps the zeros at the beginning; bin() says 0b1 before the first bit of the body.
     text = bin(int.from_bytes(b"\1" + data[start:], "big"))[3:]
     last_one = text.rfind("1")
@@ -48,21 +71,76 @@ def _decode(schema: Schema, data: bytes, count: int, start: int) -> tuple[list[R
     fixed = schema.fixed
     columns: list[Column] = []
     left: Column | None = None
+    bound = 0
     at = 0
     for field in schema.fields:
         if not fixed and at > last_one and size - at < 8:
             columns.append([None] * count)
             continue
-        left, at = _column(text, at, schema.limit, field, count, left)
+        plain = _plain_column(text, at, schema.limit, field, count, left, bound) if count > 1 else None
+        if plain is not None:
+            left, at, bound = plain
+        else:
+            left, at = _column(text, at, schema.limit, field, count, left)
+            bound = schema.limit
         columns.append(left)
     if fixed:
         end = (at + 7) // 8
         if "1" in text[at : 8 * end]:
             raise _Unsure
-        return list(zip(*columns, strict=True)), start + end
+        return columns, start + end
     if at > last_one and size - at >= 8:
         raise _Unsure
-    return list(zip(*columns, strict=True)), len(data)
+    return columns, len(data)
+
+
+def _plain_column(
+    text: str, at: int, limit: int, field: Field, count: int, left: Column | None, bound: int
+) -> tuple[Column, int, int] | None:
+    """Return a column without nulls and escapes, the place behind it, and what no value of it exceeds either
+    way; None where it is of another kind. `bound` is that of the column to the `left`."""
+    if text[at] != "0":
+        return None
+    one = text.index("1", at + 1)
+    end = 2 * one - at + field.k0
+    code = int(text[one:end], 2) - (1 << field.k0)
+    if end >= len(text):
+        return None
+    signed = field.signed
+    first = field.nominal + (-(code + 1 >> 1) if code & 1 else code >> 1) if signed else code
+    kind, k = field.predictor, field.k
+    if text[end] == "0":
+        at = end + 1
+    else:
+        at = end + 7
+        if at > len(text):
+            return None
+        kind, k = _KINDS[text[end + 1 : at]]
+    bound = abs(first) + _LARGEST_SUM + (2 * bound if kind == CROSS else 0)
+    if k > _LARGEST_TABLE_K or bound > limit or kind == NOMINAL:
+        return None
+    match, meaning = _table(k, count - 1, False)
+    found = match(text, at)
+    if found is None:
+        return None
+    residuals = map(meaning, found.groups())
+    if kind == PREVIOUS:
+        values = list(accumulate(residuals, initial=first))
+    elif kind == AVERAGE:
+        values = [first]
+        state = first << 3
+        for residual in residuals:
+            value = (state + 4 >> 3) + residual
+            values.append(value)
+            state += (value << 3) - state >> 2
+    elif left is None or None in left:
+        return None
+    else:
+        steps = map(sub, left[1:], left)
+        values = list(accumulate(map(add, steps, residuals), initial=first))
+    if not signed and min(values) < 0:
+        return None
+    return values, found.end(), bound  # type: ignore[return-value]
 
 
 def _column(
@@ -206,7 +284,7 @@ def _rice(text: str, at: int, k: int, count: int, plain: bool) -> tuple[list[int
 @cache
 def _table(k: int, count: int, plain: bool) -> tuple[_Match, Callable[[str], int]]:
     """The expression for `count` Rice codes without escape, a group each, and what a group means."""
-    pattern = re.compile(f"(1{{0,{_ESCAPE - 1}}}0[01]{{{k}}})" * count)
+    pattern = re.compile(f"(1{{0,{_ESCAPE - 1}}}+0[01]{{{k}}})" * count)
     return pattern.match, _meanings(k, plain).__getitem__
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from simpang_protocol import codes, record
-from simpang_protocol.record import Record
-from simpang_protocol.schema import EVENT, SCHEMAS, Schema
+from simpang_protocol.record import Head, Record
+from simpang_protocol.schema import EVENT, SCHEMAS
 
 from .. import fastdecode
 from ..store.model import Row
+from .samples import SampleWriter
 
 VERSION = 1
 """`v` of every message: a consumer refuses another one."""
@@ -27,7 +28,6 @@ Resolve = Callable[[int, int, int], tuple[int, str] | None]
 Bounds = Callable[[Row], tuple[int | None, int] | None]
 """Between which Unix seconds a record was made, whose time is not known; the first may be None."""
 
-Value = int | float | None
 Item = str | dict[str, int | str]
 
 _CLOCKS = {record.SYNCED: "synced", record.HOLDOVER: "holdover"}
@@ -64,6 +64,9 @@ class Profile:
         self._bounds = bounds
         self._known = known
         self._store = store
+        self._writers = {
+            schema.number: SampleWriter(schema) for schema in SCHEMAS.values() if not schema.fixed
+        }
         self._about = {"v": VERSION, "site": site, "gateway": gateway}
 
     @property
@@ -89,18 +92,18 @@ class Profile:
 
         Raises ValueError (simpang_protocol's UnknownSchema, RecordError, CodecError) for a row to set aside.
         """
-        parsed = record.parse(row.body, fastdecode.decode)
-        schema = SCHEMAS[parsed.schema]
-        found: dict[str, object] = {"id": (row.node, row.epoch, row.seq), "row": row.id}
-        found.update(self._time(row, parsed))
-        found["period"] = parsed.period_s
-        samples = _samples(schema, parsed.rows)
-        if schema.fixed:
-            if schema is EVENT:
-                samples = [_event(parsed.rows[0])]
-            samples[0]["items"] = _items(parsed.items)
-        found["samples"] = samples
-        return _encode(found)
+        head = record.parse_head(row.body)
+        writer = self._writers.get(head.schema)
+        if writer is None:
+            samples = _encode(_fixed_samples(record.parse(row.body)))
+        else:
+            schema = SCHEMAS[head.schema]
+            samples = writer.text(fastdecode.columns(schema, row.body, head.count, head.body))
+        time = self._time(row, head)
+        return (
+            f'{{"id":[{row.node},{row.epoch},{row.seq}],"row":{row.id},{time},'
+            f'"period":{head.period_s},"samples":{samples}}}'
+        )
 
     def message(self, records: Iterable[str]) -> bytes:
         """The payload that carries what `record` gave."""
@@ -124,44 +127,45 @@ class Profile:
         """The payload of `alarm_topic`: `since_s` is Unix seconds, None while no clock is known."""
         return _encode({"v": VERSION, "code": code, "cause": cause, "since": since_s}).encode()
 
-    def _time(self, row: Row, parsed: Record) -> dict[str, object]:
-        found = self._known_time(row, parsed)
+    def _time(self, row: Row, head: Head) -> str:
+        """Return the keys that tell the time, as JSON without braces."""
+        found = self._known_time(row, head)
         if found is not None:
             self._known(row, found[0])
-            return {"t": found[0], "clock": found[1]}
-        uptime = {"uptime": parsed.t0} if parsed.basis == record.UPTIME else {}
+            return f'"t":{found[0]},"clock":"{found[1]}"'
+        told: dict[str, object] = {"t": None, "clock": "unknown"}
         bounds = self._bounds(row)
-        if bounds is None:
-            return {"t": None, "clock": "unknown", **uptime}
-        return {"t": None, "clock": "bounded", "not_before": bounds[0], "not_after": bounds[1], **uptime}
+        if bounds is not None:
+            told.update(clock="bounded", not_before=bounds[0], not_after=bounds[1])
+        if head.basis == record.UPTIME:
+            told["uptime"] = head.t0
+        return _encode(told)[1:-1]
 
-    def _known_time(self, row: Row, parsed: Record) -> tuple[int, str] | None:
-        clock = _CLOCKS.get(parsed.basis)
+    def _known_time(self, row: Row, head: Head) -> tuple[int, str] | None:
+        clock = _CLOCKS.get(head.basis)
         if clock is not None:
-            return EPOCH_2020_S + parsed.t0, clock
-        if parsed.basis != record.UPTIME:
+            return EPOCH_2020_S + head.t0, clock
+        if head.basis != record.UPTIME:
             return None
-        resolved = self._resolve(row.node, row.epoch, parsed.t0)
+        resolved = self._resolve(row.node, row.epoch, head.t0)
         if resolved is not None and resolved[1] not in _RESOLVED:
             raise RuntimeError(f"resolve gave the clock word {resolved[1]!r}")
         return resolved
 
 
-def _samples(schema: Schema, rows: Sequence[tuple[int | None, ...]]) -> list[dict[str, object]]:
-    names = []
-    columns: list[Sequence[Value]] = []
-    for field, column in zip(schema.fields, zip(*rows, strict=True), strict=True):
-        if all(raw is None for raw in column):
-            continue
-        names.append(field.name)
-        if field.resolution == 1:
-            columns.append(column)
-        else:
-            value = field.value
-            columns.append([None if raw is None else value(raw) for raw in column])
-    if not names:
-        return [{} for _ in rows]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+def _fixed_samples(parsed: Record) -> list[dict[str, object]]:
+    """The one sample of a health report or an event, with its items."""
+    schema = SCHEMAS[parsed.schema]
+    row = parsed.rows[0]
+    if schema is EVENT:
+        sample = _event(row)
+    else:
+        sample = {
+            field.name: field.value(raw)
+            for field, raw in zip(schema.fields, row, strict=True)
+            if raw is not None
+        }
+    return [{**sample, "items": _items(parsed.items)}]
 
 
 def _event(row: tuple[int | None, ...]) -> dict[str, object]:

@@ -20,6 +20,7 @@ from .config import BRIDGE, RS485, GatewayConfig, Port
 from .control import ControlServer
 from .errors import SimpangError
 from .events import EventStream
+from .exports import Exports
 from .faults import Faults
 from .hub import Hub
 from .keystore import KeyStore
@@ -140,6 +141,7 @@ class Gateway:
             handlers = {
                 "status": self._answer_status,
                 **self._node_operations.handlers(),
+                **Exports(lambda: self._store).handlers(),
             }
             socket, group = self._config.control_socket, self._config.control.group
             async with ControlServer(socket, handlers, group=group):

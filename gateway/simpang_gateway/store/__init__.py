@@ -34,6 +34,7 @@ from .model import (
     WindowState,
 )
 from .owner import Store
+from .pages import Page, Selection
 
 __all__ = [
     "DAMAGED",
@@ -49,8 +50,10 @@ __all__ = [
     "LossRemoval",
     "NewRecord",
     "NodeBirth",
+    "Page",
     "Released",
     "Row",
+    "Selection",
     "Stats",
     "Store",
     "StoreBusy",

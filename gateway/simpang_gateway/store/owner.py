@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from . import ledger, loads, states
+from . import ledger, loads, pages, states
 from .database import WINDOWS_IN_MEMORY, Database
 from .errors import StoreClosed, StoreError, alone
 from .lock import StoreLock
@@ -166,6 +166,16 @@ class Store:
         if self._database.has_notes():
             self._later_flush()
         return rows
+
+    async def page(self, selection: pages.Selection, after_id: int, through: int) -> pages.Page:
+        """The next rows above `after_id`, up to `through`, that are selected; see `pages`.
+
+        Unlike `read` it marks nothing, and gives rows that are set aside too.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        return await self._ask(pages.page, selection, after_id, through)
 
     async def set_aside(self, row_id: int, why: str) -> None:
         """Give a row to no reader from now on; it is dropped last. Durable no later than a cursor beyond it.

@@ -68,10 +68,14 @@ class ClockTrust(_Table):
 
 
 class Store(_Table):
-    """[store]: group commits (whichever comes first) and the quota of store.db."""
+    """[store]: group commits (whichever comes first) and the quota of store.db.
 
-    commit_ms: Annotated[int, Field(ge=5, le=500)] = 200
+    `commit_ms` "auto": the window follows `card_mb_per_day`.
+    """
+
+    commit_ms: Literal["auto"] | Annotated[int, Field(ge=5, le=500)] = "auto"
     commit_rows: Annotated[int, Field(ge=1, le=10_000)] = 512
+    card_mb_per_day: Annotated[int, Field(ge=64, le=1_048_576)] = 2048
     max_mb: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
 
 
@@ -307,7 +311,12 @@ def _expected(model: type[_Table], name: str) -> str:
         required = [key for key, field in _TABLES[name].model_fields.items() if field.is_required()]
         return f"{_where((name,))} {', '.join(required)}".rstrip()
     schema: dict[str, Any] = model.model_json_schema()["properties"][name]
-    schema = next((s for s in schema.get("anyOf", ()) if s.get("type") != "null"), schema)
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    return " | ".join(map(_described, kinds))
+
+
+def _described(schema: dict[str, Any]) -> str:
+    """Return what one kind of value takes."""
     if "enum" in schema or "const" in schema:
         return " | ".join(_quote(value) for value in schema.get("enum", [schema.get("const")]))
     if schema["type"] == "integer":

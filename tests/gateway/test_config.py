@@ -41,7 +41,8 @@ def _refusal(tmp_path: Path, text: str) -> SimpangError:
 def test_defaults_are_those_of_the_document(tmp_path: Path) -> None:
     config = _load(tmp_path, BASE)
     assert config.clock.trust == "kernel"
-    assert (config.store.commit_ms, config.store.commit_rows, config.store.max_mb) == (200, 512, 1024)
+    assert (config.store.commit_ms, config.store.commit_rows, config.store.max_mb) == ("auto", 512, 1024)
+    assert config.store.card_mb_per_day == 2048
     assert (config.ports[0].baud, config.ports[0].kind) == (115200, "direct")
     uplink = config.uplinks[0]
     assert (uplink.port, uplink.prefix, uplink.keepalive_s, uplink.publish_timeout_s) == (
@@ -106,11 +107,11 @@ def test_unknown_key_is_refused_with_a_near_match(tmp_path: Path, text: str, key
 @pytest.mark.parametrize(
     ("text", "key", "found", "expected"),
     [
-        (BASE + "[store]\ncommit_ms = 4", "[store] commit_ms", "4", "5..500"),
-        (BASE + "[store]\ncommit_ms = 501", "[store] commit_ms", "501", "5..500"),
-        (BASE + '[store]\ncommit_ms = "200"', "[store] commit_ms", '"200"', "5..500"),
-        (BASE + "[store]\ncommit_ms = 200.0", "[store] commit_ms", "200.0", "5..500"),
-        (BASE + "[store]\ncommit_ms = true", "[store] commit_ms", "true", "5..500"),
+        (BASE + "[store]\ncommit_ms = 4", "[store] commit_ms", "4", '"auto" | 5..500'),
+        (BASE + "[store]\ncommit_ms = 501", "[store] commit_ms", "501", '"auto" | 5..500'),
+        (BASE + '[store]\ncommit_ms = "200"', "[store] commit_ms", '"200"', '"auto" | 5..500'),
+        (BASE + "[store]\ncommit_ms = 200.0", "[store] commit_ms", "200.0", '"auto" | 5..500'),
+        (BASE + "[store]\ncommit_ms = true", "[store] commit_ms", "true", '"auto" | 5..500'),
         (BASE + '[clock]\ntrust = "kernal"', "[clock] trust", '"kernal"', '"kernel" | "always"'),
         (BASE + "[log]\npath = 3", "[log] path", "3", '"folder/file"'),
         (BASE + '[log]\npath = ""', "[log] path", '""', '"folder/file"'),

@@ -1,6 +1,6 @@
 """The durable store of the gateway: records, windows, loss ledger, cursors. See docs/store.md."""
 
-from .committer import Committer, Done
+from .committer import Committer, Done, commit_window
 from .errors import (
     StoreBusy,
     StoreClosed,
@@ -69,5 +69,6 @@ __all__ = [
     "StoreReadonly",
     "StoreVersion",
     "WindowState",
+    "commit_window",
     "quarantine",
 ]

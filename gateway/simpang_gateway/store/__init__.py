@@ -1,6 +1,6 @@
 """The durable store of the gateway: records, windows, loss ledger, cursors. See docs/store.md."""
 
-from .committer import Committer, Done, commit_window
+from .committer import Committer, Done
 from .errors import (
     StoreBusy,
     StoreClosed,
@@ -34,7 +34,6 @@ from .model import (
     WindowState,
 )
 from .owner import Store
-from .pages import Page, Selection
 
 __all__ = [
     "DAMAGED",
@@ -50,10 +49,8 @@ __all__ = [
     "LossRemoval",
     "NewRecord",
     "NodeBirth",
-    "Page",
     "Released",
     "Row",
-    "Selection",
     "Stats",
     "Store",
     "StoreBusy",
@@ -69,6 +66,5 @@ __all__ = [
     "StoreReadonly",
     "StoreVersion",
     "WindowState",
-    "commit_window",
     "quarantine",
 ]

@@ -6,6 +6,10 @@ from .help import LazyGroup, example
 
 # name: (module and attribute, one line of help)
 BENCHES = {
+    "gateway": (
+        "simpang.cli.bench_gateway:gateway",
+        "Speed, latency, CPU, memory and wear of a real gateway process.",
+    ),
     "sizes": ("simpang.cli.bench_sizes:sizes", "Bytes a sample, beside other encodings of the same data."),
 }
 

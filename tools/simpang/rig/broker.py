@@ -93,6 +93,13 @@ class Broker:
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The number of the process. Raises RigError where none was started."""
+        if self._process is None:
+            raise RigError("the broker does not run. Call start() first.")
+        return self._process.pid
+
     def start(self, timeout_s: float = 20.0) -> None:
         """Starts it and waits until it listens. Raises RigError with the end of its log."""
         if self.running:

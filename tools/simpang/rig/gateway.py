@@ -41,8 +41,8 @@ class GatewayProcess:
     """One gateway in `folder`: gateway.toml, state/, events.jsonl, capture.jsonl.
 
     `ports` maps names of lines to URLs, or to all keys of their tables but the name. `settings` are further
-    tables of the configuration, such as {"store": {"commit_ms": 50}}. State folder, root key and registry are
-    made at construction.
+    tables of the configuration, such as {"store": {"commit_ms": 50}}. Without `captured` there is no
+    capture.jsonl. State folder, root key and registry are made at construction.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class GatewayProcess:
         ports: Mapping[str, str | PortTable] | None = None,
         broker: BrokerAddress | None = None,
         settings: Mapping[str, Mapping[str, object]] | None = None,
+        captured: bool = True,
     ) -> None:
         self.folder = folder
         self.state = folder / "state"
@@ -63,6 +64,7 @@ class GatewayProcess:
         self.starts = 0
         self._ports: dict[str, str | PortTable] = dict(ports or {})
         self._broker = broker
+        self._captured = captured
         self._settings = {name: dict(table) for name, table in (settings or {}).items()}
         self._process: subprocess.Popen[bytes] | None = None
         keystore.create(self.state, site)
@@ -79,14 +81,20 @@ class GatewayProcess:
         self._ports[name] = {"url": url, **keys}
         self.write_config()
 
+    def set_broker(self, broker: BrokerAddress) -> None:
+        """Give the uplink a broker; takes effect at the next start."""
+        self._broker = broker
+        self.write_config()
+
     def write_config(self) -> None:
         """Write gateway.toml."""
         tables: dict[str, dict[str, object]] = {
             "gateway": {"site": self.site, "name": "gw-1", "state": str(self.state)},
             "clock": {"trust": "always"},
             "log": {"path": str(self.events)},
-            "capture": {"path": str(self.capture)},
         }
+        if self._captured:
+            tables["capture"] = {"path": str(self.capture)}
         for name, table in self._settings.items():
             tables[name] = {**tables.get(name, {}), **table}
         text = "".join(f"[{name}]\n{_toml(table)}\n" for name, table in tables.items() if name != "uplink")
@@ -114,6 +122,13 @@ class GatewayProcess:
     def command(self) -> Sequence[str]:
         """The command line of the process."""
         return [sys.executable, "-m", "simpang_gateway", "--config", str(self.config)]
+
+    @property
+    def pid(self) -> int:
+        """The number of the process. Raises RigError where none was started."""
+        if self._process is None:
+            raise RigError("the gateway does not run. Call start() first.")
+        return self._process.pid
 
     async def start(self) -> None:
         """Start it and wait until it answers. Raises RigError with its last words where it does not."""
@@ -144,7 +159,7 @@ class GatewayProcess:
 
     async def request(self, op: str, **arguments: Any) -> dict[str, Any]:
         """Send one request to the control socket. Raises SimpangError."""
-        socket = self.state / "control.sock"
+        socket = Path(str(self._settings.get("control", {}).get("socket", self.state / "control.sock")))
         return await asyncio.to_thread(partial(control.request, socket, op, **arguments))
 
     def kill(self) -> None:

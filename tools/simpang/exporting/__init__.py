@@ -1,1 +1,0 @@
-"""Stored records as files for people and programs: CSV, JSON lines, Parquet."""

@@ -6,6 +6,7 @@ the route of a frame that passed MIC and replay check; until then it is one of a
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from simpang_protocol import envelope
@@ -200,6 +201,11 @@ class BridgeLine:
         if silent:
             self._serial.send(envelope.build_ask(self._port.channel))
         self._ask_timer = self._loop.call_later(ASK_S, self._ask)
+
+    def burst(self, line: SerialLine, frames: Sequence[bytes]) -> None:
+        """Take envelopes."""
+        for told in frames:
+            self.frame(line, told)
 
     def frame(self, line: SerialLine, told: bytes) -> None:
         """Take an envelope."""

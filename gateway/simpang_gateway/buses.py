@@ -5,6 +5,7 @@ timer stands at a time, so a bus that rests costs nothing.
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, cast
 
@@ -147,11 +148,12 @@ class BusLine(SerialLine):
             super()._take(data)
             self._drive()
 
-    def _hand_on(self, frame: bytes) -> None:
-        # Late echoes, and other masters: no node speaks so.
-        if frame[0] >> 4 & 1 != DOWN:
-            self._kind = frame[0] & 15
-            super()._hand_on(frame)
+    def _hand_on(self, frames: Sequence[bytes]) -> None:
+        for frame in frames:
+            # Late echoes, and other masters: no node speaks so.
+            if frame[0] >> 4 & 1 != DOWN:
+                self._kind = frame[0] & 15
+                self._frames.frame(self, frame)
 
     def _now_ms(self) -> int:
         return int(self._loop.time() * 1000)

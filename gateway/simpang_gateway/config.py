@@ -68,10 +68,14 @@ class ClockTrust(_Table):
 
 
 class Store(_Table):
-    """[store]: group commits (whichever comes first) and the quota of store.db."""
+    """[store]: group commits (whichever comes first) and the quota of store.db.
 
-    commit_ms: Annotated[int, Field(ge=5, le=500)] = 200
+    `commit_ms` "auto": the window follows `card_mb_per_day`.
+    """
+
+    commit_ms: Literal["auto"] | Annotated[int, Field(ge=5, le=500)] = "auto"
     commit_rows: Annotated[int, Field(ge=1, le=10_000)] = 512
+    card_mb_per_day: Annotated[int, Field(ge=64, le=1_048_576)] = 2048
     max_mb: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
 
 
@@ -120,21 +124,48 @@ class Port(_Table):
         return data
 
 
+_TLS_PORT = 8883
+# Every one of them asks for TLS.
+_TLS_KEYS = ("ca_file", "cert_file", "key_file", "server_name")
+
+
 class Uplink(_Table):
-    """One [[uplink]]: a broker. `load` fills `client_id`; a password needs a user name."""
+    """One [[uplink]]: a broker. `load` fills `client_id`; a password needs a user name.
+
+    `tls` is on where one of the files or `server_name` is given; `port` is 8883 with it.
+    """
 
     name: _Name
     host: _Host
     port: Annotated[int, Field(ge=1, le=65_535)] = 1883
+    tls: Annotated[bool, Field(examples=["true | false"])] = False
+    ca_file: _File | None = None
+    cert_file: _File | None = None
+    key_file: _File | None = None
+    server_name: _Host | None = None
     prefix: _Topic = "simpang"
     username: _Text | None = None
     password_file: _File | None = None
     client_id: _ClientId = ""
-    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 15
-    publish_timeout_s: Annotated[int, Field(ge=1, le=300)] = 10
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 14
+    publish_timeout_s: Annotated[int, Field(ge=1, le=300)] = 7
     inflight: Annotated[int, Field(ge=1, le=1000)] = 20
     pack: Annotated[int, Field(ge=1, le=1000)] = 200
-    backoff_max_s: Annotated[int, Field(ge=1, le=3600)] = 60
+    message_max_bytes: Annotated[int, Field(ge=1024, le=16_777_216)] = 131_072
+    expiry_s: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0
+    confirm: Literal["broker", "consumer"] = "broker"
+    backoff_max_s: Annotated[int, Field(ge=0, le=3600)] = 60
+    connects_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 10
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_tls(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        usual: dict[str, object] = {"tls": any(key in data for key in _TLS_KEYS)}
+        if (usual | data)["tls"] is True:
+            usual["port"] = _TLS_PORT
+        return usual | data
 
 
 class Control(_Table):
@@ -249,7 +280,17 @@ def parse(text: str, path: Path) -> GatewayConfig:
             key = f"[[uplink]] #{number} username"
             expected = _expected(Uplink, "username")
             raise SimpangError("config.missing", file=path, key=key, expected=expected)
+        _check_tls(path, f"[[uplink]] #{number}", uplink)
     return _with_client_ids(config)
+
+
+def _check_tls(path: Path, where: str, uplink: Uplink) -> None:
+    for one, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
+        if getattr(uplink, one) is not None and getattr(uplink, other) is None:
+            key = f"{where} {other}"
+            raise SimpangError("config.missing", file=path, key=key, expected=_expected(Uplink, other))
+    if not uplink.tls and any(getattr(uplink, key) is not None for key in _TLS_KEYS):
+        raise SimpangError("config.value", file=path, key=f"{where} tls", found="false", expected="true")
 
 
 def _with_client_ids(config: GatewayConfig) -> GatewayConfig:
@@ -307,7 +348,12 @@ def _expected(model: type[_Table], name: str) -> str:
         required = [key for key, field in _TABLES[name].model_fields.items() if field.is_required()]
         return f"{_where((name,))} {', '.join(required)}".rstrip()
     schema: dict[str, Any] = model.model_json_schema()["properties"][name]
-    schema = next((s for s in schema.get("anyOf", ()) if s.get("type") != "null"), schema)
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    return " | ".join(map(_described, kinds))
+
+
+def _described(schema: dict[str, Any]) -> str:
+    """Return what one kind of value takes."""
     if "enum" in schema or "const" in schema:
         return " | ".join(_quote(value) for value in schema.get("enum", [schema.get("const")]))
     if schema["type"] == "integer":

@@ -5,12 +5,13 @@ Everything happens in the event loop; nothing here waits. A line is anything wit
 
 import secrets
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
 from simpang_protocol import times
-from simpang_protocol.errors import FrameError
-from simpang_protocol.frame import HELLO, Header, parse_header
+from simpang_protocol.errors import FrameError, ProtocolError
+from simpang_protocol.frame import DATA, EMPTY, HELLO, UPDATE_STATUS, Header, parse_header
 from simpang_protocol.keyset import KeySet
 from simpang_protocol.schema import EVENT
 from simpang_protocol.session import NodeSession
@@ -33,6 +34,31 @@ from .store.model import Batch, LossRange, LossRemoval, NewRecord, NodeBirth, Wi
 _RUN_SIZE = 7
 # What an accepted frame may hold that people should hear of, with the node that did it.
 _TOLD = frozenset({"floor_jump"})
+
+
+_SEALED = frozenset({DATA, EMPTY, UPDATE_STATUS})
+
+
+class _Part:
+    """Frames of one node, in one epoch, that came one after the other: one part of a commit."""
+
+    __slots__ = ("last", "peer", "received", "session")
+
+    def __init__(self, peer: Peer, session: NodeSession) -> None:
+        self.peer = peer
+        self.session = session
+        self.received = Received()
+        # The last one that was authentic.
+        self.last: Header | None = None
+
+    def continues(self, header: Header) -> bool:
+        """Return whether a frame may be one of this part."""
+        session = self.session
+        return (
+            header.node == session.node
+            and header.kind in _SEALED
+            and (self.last is None or header.epoch == session.epoch)
+        )
 
 
 class Hub:
@@ -208,40 +234,77 @@ class Hub:
 
     def frame(self, line: Line, frame: bytes) -> None:
         """Take a frame that a line delivered whole."""
-        self.counters["frames"] += 1
-        node = 0
-        try:
-            header = parse_header(frame)
-            node = header.node
-            self._receive(line, header, frame)
-        except FrameError as error:
-            self._refuse(line, error.cause, node)
-        except SimpangError as error:
-            # The registry could not be written: an epoch that is not on record must not be used.
-            self._refuse(line, error.code, node)
+        self.burst(line, (frame,))
+
+    def burst(self, line: Line, frames: Sequence[bytes]) -> None:
+        """Take frames that a line delivered together, in the order in which they came.
+
+        What follows each other from one node becomes one part of a commit.
+        """
+        self.counters["frames"] += len(frames)
+        now = Moment.now(self._clock)
+        part: _Part | None = None
+        for frame in frames:
+            node = 0
+            try:
+                header = parse_header(frame)
+                node = header.node
+                if part is not None and not part.continues(header):
+                    ended, part = part, None
+                    self._end(ended, line, now)
+                if header.kind == HELLO:
+                    self._hello(line, header, frame, now)
+                elif header.kind in _SEALED:
+                    part = part or self._begin(node)
+                    part.session.take(
+                        header, frame, now.monotonic_ms, now.boot_ms, line.mic, part.received
+                    )
+                    part.last = header
+                else:
+                    raise FrameError("type")
+            except ProtocolError as error:
+                self._refuse(line, error.cause, node)
+            except SimpangError as error:
+                # The registry could not be written: an epoch that is not on record must not be used.
+                self._refuse(line, error.code, node)
+        if part is not None:
+            self._end(part, line, now)
 
     def _refuse(self, line: Line, cause: str, node: int) -> None:
         self.counters[cause] += 1
         self._outside.on_refused(line.name, cause, node)
 
-    def _receive(self, line: Line, header: Header, frame: bytes) -> None:
-        node = header.node
+    def _admitted(self, node: int) -> Peer:
         if not self._keys.is_known(node):
             raise FrameError("unknown_node")
         if self._keys.is_revoked(node):
             raise FrameError("revoked_node")
-        peer = self._peer(node)
-        if peer.stalled or not (self._storing or header.kind == HELLO):
+        return self._peer(node)
+
+    def _begin(self, node: int) -> "_Part":
+        peer = self._admitted(node)
+        if peer.stalled or not self._storing:
             raise FrameError("not_storing")
-        session = self._session(node, peer)
-        now = Moment.now(self._clock)
+        return _Part(peer, self._session(node, peer))
+
+    def _end(self, part: "_Part", line: Line, now: Moment) -> None:
+        if part.last is None:
+            return  # not one of its frames was authentic
+        part.session.finish(part.received)
+        self._take(part.peer, part.session, line, part.received, now)
+        if line.polled:
+            cast(PolledLine, line).answered(part.session.node, part.last.end)
+
+    def _hello(self, line: Line, header: Header, frame: bytes, now: Moment) -> None:
+        peer = self._admitted(header.node)
+        if peer.stalled:
+            raise FrameError("not_storing")
+        session = self._session(header.node, peer)
         time = now.time() or times.Time(0, 0, times.UNKNOWN)
         received = session.receive(header, frame, now.monotonic_ms, now.boot_ms, time, line.mic)
         if received.cause is not None:
             raise FrameError(received.cause)
         self._take(peer, session, line, received, now)
-        if received.sealed and line.polled:
-            cast(PolledLine, line).answered(node, header.end)
 
     def _take(self, peer: Peer, session: NodeSession, line: Line, received: Received, now: Moment) -> None:
         self.counters.update(received.notes)

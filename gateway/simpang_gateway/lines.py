@@ -1,7 +1,7 @@
 """A serial line to nodes: opened by pyserial URL, read for ever, opened again when it vanishes."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from simpang_protocol.cobs import FRAME_LIMIT, Deframer, wrap
@@ -33,6 +33,9 @@ class Frames(Protocol):
 
     def frame(self, line: "SerialLine", frame: bytes) -> None:
         """A whole frame came."""
+
+    def burst(self, line: "SerialLine", frames: Sequence[bytes]) -> None:
+        """Several came together, in this order."""
 
     def line_opened(self, line: "SerialLine") -> None:
         """Frames can be sent from now on."""
@@ -159,11 +162,11 @@ class SerialLine:
             self._capture.write(self.name, "up", data)
         frames = self._deframer.feed(data)
         self._count_faults()
-        for frame in frames:
-            self._hand_on(frame)
+        if frames:
+            self._hand_on(frames)
 
-    def _hand_on(self, frame: bytes) -> None:
-        self._frames.frame(self, frame)
+    def _hand_on(self, frames: Sequence[bytes]) -> None:
+        self._frames.burst(self, frames)
 
     def _count_faults(self) -> None:
         found = (self._deframer.bad_crc, self._deframer.bad_cobs, self._deframer.overruns)

@@ -143,7 +143,11 @@ def parse_command(node: int, op: str, value: object) -> tuple[int, bytes]:
     if number == commands.SET:
         if not isinstance(value, dict) or not value:
             raise SimpangError("node.command", node=node, error=f'{op}: {{"key": value}}')
-        return number, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        try:
+            return number, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError as error:
+            # JSON can name half a surrogate pair, but there is no such character.
+            raise SimpangError("node.command", node=node, error=f"{op}: UTF-8") from error
     if value is not None:
         raise SimpangError("node.command", node=node, error=f"{op}: + {json.dumps(value)}")
     return number, b""

@@ -20,6 +20,7 @@ from .config import BRIDGE, RS485, GatewayConfig, Port
 from .control import ControlServer
 from .errors import SimpangError
 from .events import EventStream
+from .exports import Exports
 from .faults import Faults
 from .hub import Hub
 from .keystore import KeyStore
@@ -42,6 +43,7 @@ from .store import (
     StoreOptions,
     StoreOwned,
     StoreVersion,
+    commit_window,
 )
 from .storeview import StoreView
 from .uplinks import Uplinks
@@ -140,6 +142,7 @@ class Gateway:
             handlers = {
                 "status": self._answer_status,
                 **self._node_operations.handlers(),
+                **Exports(lambda: self._store).handlers(),
             }
             socket, group = self._config.control_socket, self._config.control.group
             async with ControlServer(socket, handlers, group=group):
@@ -171,7 +174,8 @@ class Gateway:
     async def _attach(self, store: Store) -> None:
         """Join the store with the hub and the uplinks."""
         self._store = store
-        self._committer = Committer(store, self._config.store.commit_ms, self._config.store.commit_rows)
+        window = commit_window(store, self._config.store.commit_ms, self._config.store.card_mb_per_day)
+        self._committer = Committer(store, window, self._config.store.commit_rows)
         self._uplinks.attach(store)
         self._store_works(store, reload=True)
         assert self._resuming is not None
@@ -344,7 +348,7 @@ class Gateway:
             "gateway": self._config.gateway.name,
             "uptime_s": round((self._clock.monotonic_ms() - self._started_ms) / 1000, 1),
             "clock": {"synced": self._clock.synced(), "unix_s": self._clock.wall_ms() // 1000},
-            "store": self._view.to_dict(store, self._waiting_rows()),
+            "store": self._view.to_dict(store, self._committer),
             "ports": [line.status() for line in self._lines],
             "nodes": self._hub.status(),
             "uplinks": self._uplinks.status(),

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from .store import Store, StoreError
+from .store import Committer, Store, StoreError
 
 ANSWER_S = 1.0
 """The status waits this long for the store, then tells what it said last."""
@@ -57,11 +57,13 @@ class StoreView:
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._asking = None
 
-    def to_dict(self, store: Store | None, waiting_rows: int) -> dict[str, Any]:
+    def to_dict(self, store: Store | None, committer: Committer | None) -> dict[str, Any]:
         """Return the store's part of the status."""
         return {
             "uuid": None if store is None else store.uuid,
             "healthy": store is not None and store.healthy,
-            "waiting": waiting_rows,
+            "waiting": 0 if committer is None else committer.waiting_rows,
+            "commit_ms": None if committer is None else committer.commit_ms,
+            "written_bytes": None if store is None else store.written_bytes,
             **self.held,
         }

@@ -173,9 +173,8 @@ class NodeSession:
             if header.kind == _frame.HELLO:
                 self._take_hello(header, frame, now_ms, time, out)
             elif header.kind in (_frame.DATA, _frame.EMPTY, _frame.UPDATE_STATUS):
-                if header.mic != mic:
-                    raise FrameError("mic_length")
-                self._take_sealed(header, frame, now_ms, boot_ms, mic, out)
+                self.take(header, frame, now_ms, boot_ms, mic, out)
+                self.finish(out)
             else:
                 raise FrameError("type")
         except ProtocolError as error:
@@ -183,6 +182,8 @@ class NodeSession:
         return out
 
     def _generations(self, header: "_frame.Header") -> "list[KeySet]":
+        if self._following is None and self._keys.generation & 3 == header.generation:
+            return [self._keys]
         sets = [self._keys] if self._following is None else [self._keys, self._following]
         found = [keys for keys in sets if keys.generation & 3 == header.generation]
         if not found:
@@ -244,9 +245,16 @@ class NodeSession:
             return keys, hello
         raise error
 
-    def _take_sealed(
+    def take(
         self, header: "_frame.Header", frame: bytes, now_ms: int, boot_ms: int, mic: int, out: Received
     ) -> None:
+        """Take one of several sealed frames that came together, all into one `out`, of one epoch; then call
+        `finish`. The arguments are those of `receive`. Raises ProtocolError for a frame that is refused:
+        `out` is then as before."""
+        if header.direction != _frame.UP:
+            raise FrameError("direction")
+        if header.mic != mic:
+            raise FrameError("mic_length")
         if header.epoch < self.epoch:
             raise FrameError("old_epoch")
         keys, plain = self._open(header, frame, mic)
@@ -275,8 +283,12 @@ class NodeSession:
         if header.has_burst_head and _has_uptime(plain):
             # The node is not synced: the next answer tells it the time.
             self._time_ms = None
-        self._intake.complete(header.epoch, self._replay.highest, out.changes)
-        self._intake.settle(out.changes, header.epoch)
+
+    def finish(self, out: Received) -> None:
+        """Make what was taken ready for its commit."""
+        if out.sealed:
+            self._intake.complete(self.epoch, self._replay.highest, out.changes)
+            self._intake.settle(out.changes, self.epoch)
 
     def _open(self, header: "_frame.Header", frame: bytes, mic: int) -> "tuple[KeySet, bytes]":
         for keys in self._generations(header):

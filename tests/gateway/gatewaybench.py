@@ -30,7 +30,7 @@ STATUS = {
 }  # fmt: skip
 STORE = {
     "uuid", "healthy", "waiting", "rows", "first", "last", "aside", "bytes", "used_bytes", "quota_bytes",
-    "free_bytes",
+    "free_bytes", "commit_ms", "written_bytes",
 }  # fmt: skip
 PORT = {
     "port", "url", "open", "opens", "bytes_up", "bytes_down", "bad_crc", "bad_cobs", "overruns", "overflow",

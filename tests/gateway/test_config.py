@@ -41,19 +41,47 @@ def _refusal(tmp_path: Path, text: str) -> SimpangError:
 def test_defaults_are_those_of_the_document(tmp_path: Path) -> None:
     config = _load(tmp_path, BASE)
     assert config.clock.trust == "kernel"
-    assert (config.store.commit_ms, config.store.commit_rows, config.store.max_mb) == (200, 512, 1024)
+    assert (config.store.commit_ms, config.store.commit_rows, config.store.max_mb) == ("auto", 512, 1024)
+    assert config.store.card_mb_per_day == 2048
     assert (config.ports[0].baud, config.ports[0].kind) == (115200, "direct")
     uplink = config.uplinks[0]
     assert (uplink.port, uplink.prefix, uplink.keepalive_s, uplink.publish_timeout_s) == (
         1883,
         "simpang",
-        15,
-        10,
+        14,
+        7,
     )
+    assert (uplink.tls, uplink.connects_per_minute, uplink.message_max_bytes) == (False, 10, 131_072)
+    assert (uplink.expiry_s, uplink.confirm) == (0, "broker")
     assert (uplink.inflight, uplink.pack, uplink.backoff_max_s) == (20, 200, 60)
     assert (uplink.username, uplink.password_file) == (None, None)
     assert config.capture.path is None
     assert config.log.path is None
+
+
+def test_files_of_tls_turn_it_on_and_change_the_usual_port(tmp_path: Path) -> None:
+    files = 'ca_file = "ca.pem"\ncert_file = "/etc/own.pem"\nkey_file = "/etc/own.key"\n'
+    uplink = _load(tmp_path, BASE + files).uplinks[0]
+    assert (uplink.tls, uplink.port, uplink.ca_file) == (True, 8883, tmp_path / "ca.pem")
+    assert _load(tmp_path, BASE + files + "port = 1884\n").uplinks[0].port == 1884
+    uplink = _load(tmp_path, BASE + "tls = true\n").uplinks[0]
+    assert (uplink.tls, uplink.port) == (True, 8883)
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "key"),
+    [
+        ('cert_file = "own.pem"', "config.missing", "key_file"),
+        ('key_file = "own.key"', "config.missing", "cert_file"),
+        ('tls = false\nca_file = "ca.pem"', "config.value", "tls"),
+        ('tls = "yes"', "config.value", "tls"),
+        ("connects_per_minute = 0", "config.value", "connects_per_minute"),
+        ('confirm = "nobody"', "config.value", "confirm"),
+    ],
+)
+def test_contradictions_of_tls_are_refused(tmp_path: Path, lines: str, code: str, key: str) -> None:
+    refusal = _refusal(tmp_path, f"{BASE}{lines}\n")
+    assert (refusal.code, refusal.arguments["key"]) == (code, f"[[uplink]] #1 {key}")
 
 
 def test_client_id_is_made_of_site_and_uplink(tmp_path: Path) -> None:
@@ -106,11 +134,11 @@ def test_unknown_key_is_refused_with_a_near_match(tmp_path: Path, text: str, key
 @pytest.mark.parametrize(
     ("text", "key", "found", "expected"),
     [
-        (BASE + "[store]\ncommit_ms = 4", "[store] commit_ms", "4", "5..500"),
-        (BASE + "[store]\ncommit_ms = 501", "[store] commit_ms", "501", "5..500"),
-        (BASE + '[store]\ncommit_ms = "200"', "[store] commit_ms", '"200"', "5..500"),
-        (BASE + "[store]\ncommit_ms = 200.0", "[store] commit_ms", "200.0", "5..500"),
-        (BASE + "[store]\ncommit_ms = true", "[store] commit_ms", "true", "5..500"),
+        (BASE + "[store]\ncommit_ms = 4", "[store] commit_ms", "4", '"auto" | 5..500'),
+        (BASE + "[store]\ncommit_ms = 501", "[store] commit_ms", "501", '"auto" | 5..500'),
+        (BASE + '[store]\ncommit_ms = "200"', "[store] commit_ms", '"200"', '"auto" | 5..500'),
+        (BASE + "[store]\ncommit_ms = 200.0", "[store] commit_ms", "200.0", '"auto" | 5..500'),
+        (BASE + "[store]\ncommit_ms = true", "[store] commit_ms", "true", '"auto" | 5..500'),
         (BASE + '[clock]\ntrust = "kernal"', "[clock] trust", '"kernal"', '"kernel" | "always"'),
         (BASE + "[log]\npath = 3", "[log] path", "3", '"folder/file"'),
         (BASE + '[log]\npath = ""', "[log] path", '""', '"folder/file"'),

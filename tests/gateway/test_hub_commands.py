@@ -243,6 +243,7 @@ def test_data_of_a_command_is_what_the_node_expects() -> None:
     [
         ("dance", None), ("health", 1), ("restart", "now"), ("identify", None), ("identify", 0),
         ("identify", 65_536), ("identify", True), ("identify", 1.5), ("set", None), ("set", {}), ("set", [1]),
+        ("set", {"a": "\ud800"}),
     ],
 )  # fmt: skip
 def test_command_that_makes_no_sense_is_refused(op: str, value: object) -> None:

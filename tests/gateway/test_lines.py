@@ -8,7 +8,7 @@ import socket
 import termios
 import threading
 import tty
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ class Hub:
         self._changed.set()
         if self.error is not None:
             raise self.error
+
+    def burst(self, line: SerialLine, frames: Sequence[bytes]) -> None:
+        for frame in frames:
+            self.frame(line, frame)
 
     def line_opened(self, line: SerialLine) -> None:
         self.opened += 1

@@ -264,7 +264,7 @@ async def test_mistake_in_the_program_ends_it_with_an_event(
     def fail(*_: object) -> None:
         raise KeyError("never expected")
 
-    monkeypatch.setattr(bench.gateway._hub, "_receive", fail)
+    monkeypatch.setattr(bench.gateway._hub, "_admitted", fail)
     bench.line.create()
     with pytest.raises(KeyError):
         await asyncio.wait_for(bench.running, DEADLINE_S)

@@ -10,7 +10,7 @@ instructions.
 
 from collections.abc import Mapping
 
-from . import cli, config, control, frames, gateway, keys, nodes, ports, store, uplink
+from . import cli, commands, config, control, data, frames, gateway, keys, nodes, ports, store, uplink
 from .message import LANGUAGES, RESERVED_ARGUMENTS, Message, language
 
 __all__ = ["LANGUAGES", "MESSAGES", "RESERVED_ARGUMENTS", "Message", "language", "to_markdown"]
@@ -24,7 +24,9 @@ MESSAGES: Mapping[str, Message] = {
     **uplink.UPLINK,
     **control.CLOCK,
     **control.CONTROL,
+    **data.EXPORT,
     **nodes.NODE,
+    **commands.COMMAND,
     **frames.FRAME,
     **frames.RECORD,
     **gateway.GATEWAY,

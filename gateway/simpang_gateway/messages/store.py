@@ -4,10 +4,10 @@ from .message import error, info, warning
 
 STORE = {
     "store.owned": error(
-        "{path} belongs to another running process",
-        "stop that program first, or use the commands that speak to a running gateway",
-        "{path} sedang dipakai proses lain",
-        "hentikan dulu program itu, atau pakai perintah yang berbicara dengan gateway yang berjalan",
+        "{path} belongs to a running process, pid {pid}",
+        "see what it is with `ps -p {pid}`; stop it first, or use the commands that ask a running gateway",
+        "{path} sedang dipakai proses lain, pid {pid}",
+        "lihat dengan `ps -p {pid}`; hentikan dulu, atau pakai perintah yang bertanya ke gateway berjalan",
     ),
     "store.version": error(
         "{path} has format {found}, this program knows {known}",

@@ -1,6 +1,6 @@
 """The durable store of the gateway: records, windows, loss ledger, cursors. See docs/store.md."""
 
-from .committer import Committer, Done
+from .committer import Committer, Done, commit_window
 from .errors import (
     StoreBusy,
     StoreClosed,
@@ -34,6 +34,7 @@ from .model import (
     WindowState,
 )
 from .owner import Store
+from .pages import Page, Selection
 
 __all__ = [
     "DAMAGED",
@@ -49,8 +50,10 @@ __all__ = [
     "LossRemoval",
     "NewRecord",
     "NodeBirth",
+    "Page",
     "Released",
     "Row",
+    "Selection",
     "Stats",
     "Store",
     "StoreBusy",
@@ -66,5 +69,6 @@ __all__ = [
     "StoreReadonly",
     "StoreVersion",
     "WindowState",
+    "commit_window",
     "quarantine",
 ]

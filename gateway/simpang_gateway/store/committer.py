@@ -7,6 +7,7 @@ from functools import partial
 from itertools import chain
 from typing import Protocol
 
+from .budget import Budget
 from .errors import StoreBusy, StoreClosed, StoreError, StoreIo
 from .model import Batch
 
@@ -28,6 +29,22 @@ class CommitTarget(Protocol):
         """Make a batch durable; return the id of its first record."""
 
 
+class Spender(Protocol):
+    """What a budget watches: the `Store`."""
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes written so far."""
+
+
+def commit_window(store: Spender, commit_ms: int | str, card_mb_per_day: int) -> int | Callable[[], int]:
+    """The window of a `Committer`: fixed, or following what may be written to the card a day ("auto")."""
+    if isinstance(commit_ms, int):
+        return commit_ms
+    budget, loop = Budget(card_mb_per_day), asyncio.get_running_loop()
+    return lambda: budget.window_ms(store.written_bytes, loop.time())
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     batch: Batch
@@ -44,18 +61,23 @@ class Committer:
     """
 
     def __init__(
-        self, store: CommitTarget, commit_ms: int, commit_rows: int, max_rows: int = MAX_ROWS
+        self,
+        store: CommitTarget,
+        commit_ms: int | Callable[[], int],
+        commit_rows: int,
+        max_rows: int = MAX_ROWS,
     ) -> None:
         """Belongs to the running event loop.
 
         Args:
             store: where to.
-            commit_ms: longest time a part waits for company, 5-500.
+            commit_ms: longest time a part waits for company, 5-500; or what to ask for it after each commit.
             commit_rows: rows that are enough for a commit.
             max_rows: rows that may wait, before `submit` refuses more.
         """
         self._store = store
-        self._commit_s = commit_ms / 1000
+        self._ask_window = commit_ms if callable(commit_ms) else None
+        self._commit_ms = commit_ms() if callable(commit_ms) else commit_ms
         self._commit_rows = commit_rows
         self._max_rows = max_rows
         self._loop = asyncio.get_running_loop()
@@ -70,6 +92,11 @@ class Committer:
     def waiting_rows(self) -> int:
         """Rows not yet durable; a port that reads faster than the card writes pauses by this."""
         return self._rows + self._running_rows
+
+    @property
+    def commit_ms(self) -> int:
+        """Longest time a part waits for company, as it is now."""
+        return self._commit_ms
 
     def submit(self, part: Batch, done: Done | None = None, *, urgent: bool = False) -> None:
         """Take a part for the next commit.
@@ -88,7 +115,7 @@ class Committer:
         if urgent or self._rows >= self._commit_rows:
             self._now()
         elif self._timer is None and not self._due:
-            self._timer = self._loop.call_later(self._commit_s, self._now)
+            self._timer = self._loop.call_later(self._commit_ms / 1000, self._now)
 
     async def commit(self, part: Batch, *, urgent: bool = False) -> int:
         """Submit a part, wait until it is durable, return the id of its first record.
@@ -138,6 +165,8 @@ class Committer:
         self._running, self._running_rows = None, 0
         error = self._failure(task)
         if error is None:
+            if self._ask_window is not None:
+                self._commit_ms = self._ask_window()
             # The card goes on working while the peers send their acknowledgements.
             if self._parts and self._due:
                 self._start()

@@ -24,10 +24,11 @@ from .model import (
     StoreOptions,
     pack_key,
 )
-from .opening import Look, open_store
+from .opening import CHECKPOINT_PAGES, Look, open_store
 from .rows import COLUMNS, decode, encode, insert
 from .schema import transaction
 from .shares import Shares, ShareTeller
+from .walfile import Meter
 
 Answer = TypeVar("Answer")
 
@@ -67,6 +68,9 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._error: StoreError | None = None
         self._file = (0, 0)
+        self._log = Meter(path + "-wal")
+        # The log is about to be begun anew, or is empty: the next transaction puts the mark into it.
+        self._mark_due = True
         self._next_id = 1
         self._trimming = trim.Progress(0, Shares(options.share_percent))
         # How many ids up to the newest have no row, and the newest.
@@ -118,6 +122,7 @@ class Database:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close()
+            self._log.close()
 
     def recover(self) -> bool:
         """Try to get a store that failed to work again; True if the file was opened anew.
@@ -135,7 +140,8 @@ class Database:
             excess = self._quota.excess(connection, Batch())
             trimmed = self._trim(connection, excess, 0, self._cursors)
             self._note_gone(connection, trimmed.rows, trimmed)
-            connection.execute("update meta set value = value + 1 where key = 'beat'")
+            _mark(connection)
+        self._look_at_log(True)
         self._after_trim(trimmed)
         self._gone += trimmed.rows
         self._error = None
@@ -157,6 +163,8 @@ class Database:
                 connection.execute("insert into boot (boot_id, started_ms) values (?, ?)", new_boot)
             damaged_windows = states.drop_damaged_windows(connection)
             self._keep_house(connection)
+            _mark(connection)
+        self._look_at_log(True)
         for uplink in damaged_uplinks:
             self._emit("store.cursor_damaged", {"path": self.path, "uplink": uplink})
         for node, epoch in damaged_windows:
@@ -226,6 +234,9 @@ class Database:
             self._bound_windows(connection, batch)
             if time.monotonic() - self._housekept_s > _HOUSEKEEPING_S:
                 self._keep_house(connection)
+            marked = self._mark_due
+            if marked:
+                _mark(connection)
         # Only a commit that stands changes what is known here.
         first_id, self._next_id = self._next_id, self._next_id + len(values)
         if values:
@@ -237,9 +248,30 @@ class Database:
         for row_id in notes:
             del self._notes[row_id]
         self._look = Look.QUICK
+        self._look_at_log(marked)
         self._after_trim(trimmed)
         self._trimming.shares.add(batch.records)
         return Committed(first_id, ride)
+
+    @property
+    def written_bytes(self) -> int:
+        """What SQLite has written since this was made; may be asked from any thread."""
+        return self._log.written
+
+    def _look_at_log(self, marked: bool) -> None:
+        """Count what a commit has written. A log that it began without a mark (not `marked`) gets one."""
+        self._mark_due = False
+        try:
+            if self._log.look() and not marked:
+                self._mark_due = True
+                with self._writing() as connection:
+                    _mark(connection)
+                self._mark_due = False
+                self._log.look()
+        except (OSError, StoreError):
+            # The commit stands all the same; what ails the disk shows at the next one.
+            return
+        self._mark_due |= self._log.frames >= CHECKPOINT_PAGES
 
     def release(self, schemas: Collection[int], riders: Mapping[str, Cursor]) -> Released:
         """Let readers have rows that were set aside because their schema was unknown; see `release`.
@@ -423,6 +455,11 @@ class Database:
         """
         with self._guarded() as connection:
             return loads.stats(connection, self.path, self._quota.pages, self._gone)
+
+
+def _mark(connection: sqlite3.Connection) -> None:
+    """Put the page into the log that tells whose log it is and which one; see `walfile`."""
+    connection.execute("update meta set value = value + 1 where key = 'beat'")
 
 
 def _now_ms() -> int:

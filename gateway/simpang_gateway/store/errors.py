@@ -38,12 +38,12 @@ class StoreError(Exception):
 
 
 class StoreOwned(StoreError):
-    """Another process has the store open. `pid` is None where the owner could not be read."""
+    """Another process has the store open. `pid` is None where the owner could not be read; shown as `?`."""
 
     code = "store.owned"
 
     def __init__(self, path: str, pid: int | None) -> None:
-        super().__init__(path=path, pid=pid)
+        super().__init__(path=path, pid="?" if pid is None else pid)
 
 
 class StoreVersion(StoreError):

@@ -7,6 +7,16 @@ from types import TracebackType
 from .errors import StoreOwned, from_os
 
 
+def owner_of(lock: str | os.PathLike[str]) -> int | None:
+    """The process that signed a lock file, or None where that cannot be read."""
+    try:
+        with open(lock, "rb") as file:
+            text = file.read(20).decode("ascii", "replace").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
+
+
 class StoreLock:
     """Holds `<store>.lock`; the kernel lets go of it when the process ends, however it ends.
 
@@ -28,9 +38,8 @@ class StoreLock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = self._owner()
             os.close(self._fd)
-            raise StoreOwned(store_path, owner) from None
+            raise StoreOwned(store_path, owner_of(self.path)) from None
         except OSError as error:
             os.close(self._fd)
             raise from_os(error, self.path) from error
@@ -49,10 +58,6 @@ class StoreLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
-
-    def _owner(self) -> int | None:
-        text = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip()
-        return int(text) if text.isdecimal() else None
 
     def _sign(self) -> None:
         try:

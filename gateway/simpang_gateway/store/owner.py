@@ -1,12 +1,13 @@
 """The store as the event loop sees it: one thread owns the file, everything here is awaited."""
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Container, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from . import ledger, loads, states
+from . import ledger, loads, pages, states
 from .database import WINDOWS_IN_MEMORY, Database
 from .errors import StoreClosed, StoreError, alone
 from .lock import StoreLock
@@ -68,6 +69,7 @@ class Store:
         self._tasks: set[asyncio.Task[object]] = set()
         self._uplinks = uplinks
         self._advanced = asyncio.Event()
+        self._progress_s = time.monotonic()
 
     @classmethod
     async def open(cls, path: str, options: StoreOptions, boot: str) -> "Store":
@@ -122,6 +124,19 @@ class Store:
         """False from a failed write or read until the store works again."""
         return self._error is None
 
+    @property
+    def progress_ms(self) -> int:
+        """When the owner thread last answered anything, ms of the monotonic clock: for a watchdog.
+
+        A thread that has nothing to do answers nothing: ask it something (`stats`) before judging it.
+        """
+        return int(self._progress_s * 1000)
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes that SQLite has written since the store was opened."""
+        return self._database.written_bytes
+
     async def commit(self, batch: Batch) -> int:
         """Make a batch durable: it is when this returns. Returns the id of its first record.
 
@@ -166,6 +181,16 @@ class Store:
         if self._database.has_notes():
             self._later_flush()
         return rows
+
+    async def page(self, selection: pages.Selection, after_id: int, through: int) -> pages.Page:
+        """The next rows above `after_id`, up to `through`, that are selected; see `pages`.
+
+        Unlike `read` it marks nothing, and gives rows that are set aside too.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        return await self._ask(pages.page, selection, after_id, through)
 
     async def set_aside(self, row_id: int, why: str) -> None:
         """Give a row to no reader from now on; it is dropped last. Durable no later than a cursor beyond it.
@@ -301,10 +326,16 @@ class Store:
         if self._closed:
             raise StoreClosed(self.path)
         try:
-            return await self._loop.run_in_executor(self._executor, partial(job, *args, **kwargs))
+            return await self._loop.run_in_executor(self._executor, self._do, partial(job, *args, **kwargs))
         except StoreError as error:
             self._has_failed(alone(error))
             raise
+
+    def _do(self, job: Callable[[], T]) -> T:
+        try:
+            return job()
+        finally:
+            self._progress_s = time.monotonic()
 
     async def _ask(self, question: Callable[..., T], *args: object) -> T:
         return await self._run(self._database.query, lambda connection: question(connection, *args))

@@ -17,14 +17,18 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiomqtt
 import paho.mqtt.client as paho
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from . import tls
 
 SUCCESS_BELOW = 0x80  # MQTT 5.0, 2.4: reason codes from 0x80 upwards are failures
 # Bad user name or password, not authorised, banned, bad authentication method.
@@ -35,11 +39,17 @@ TAKEN_OVER = 0x8E
 _QUIET = logging.getLogger(f"{__name__}.paho")
 _QUIET.setLevel(logging.CRITICAL)
 _DEFAULT_RECEIVE_MAXIMUM = 65535  # MQTT 5.0, 3.2.2.3.3: what an absent property means
+# What the broker may send: commands and acknowledgements are small.
+_TAKEN_AT_ONCE = 20
+_TAKEN_BYTES = 65_536
+
+Incoming = Callable[[str, bytes, Any], None]
+"""Takes topic, payload and properties of a message from the broker."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """Where and as whom to connect. Times in seconds; `password` is None without a login."""
+    """Where and as whom to connect, times in seconds. `password` is None without a login, `tls` for TCP."""
 
     host: str
     port: int
@@ -48,6 +58,7 @@ class ConnectOptions:
     password: str | None
     keepalive_s: int
     timeout_s: float
+    tls: tls.TlsFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +79,13 @@ class Loss:
 
 
 class ConnectFailed(Exception):
-    """No connection came about. `code` is the code of the message table, `error` the cause in words."""
+    """No connection came about: `code` of the message table, its `arguments`, `error`: the cause in words."""
 
-    def __init__(self, code: str, error: str) -> None:
+    def __init__(self, code: str, error: str, arguments: Mapping[str, object] | None = None) -> None:
         super().__init__(error)
         self.code = code
         self.error = error
+        self.arguments = arguments or {}
 
 
 class ConnectionLost(Exception):
@@ -83,7 +95,7 @@ class ConnectionLost(Exception):
 class _Client(aiomqtt.Client):
     """aiomqtt's client with the callbacks that carry the reason codes; aiomqtt's own handling stays."""
 
-    def __init__(self, options: ConnectOptions, will: aiomqtt.Will) -> None:
+    def __init__(self, options: ConnectOptions, will: aiomqtt.Will, incoming: Incoming) -> None:
         super().__init__(
             options.host,
             options.port,
@@ -96,14 +108,19 @@ class _Client(aiomqtt.Client):
             timeout=options.timeout_s,
             keepalive=options.keepalive_s,
             clean_start=True,
+            properties=_connect_properties(),
             # Ours is the window; paho must never queue behind it.
             max_inflight_messages=_DEFAULT_RECEIVE_MAXIMUM,
             socket_options=_socket_options(options.timeout_s),
         )
+        self._tls_files = options.tls
+        self.tls: tls.Context | None = None
+        self._incoming = incoming
         self._client.connect_timeout = options.timeout_s
         self.lost: asyncio.Future[Loss] = self._loop.create_future()
         self.thread_ended = asyncio.Event()
         self.connect_error: Exception | None = None
+        self.subscribing: dict[int, asyncio.Future[list[int]]] = {}
         self._thread_started = False
         self._loop_thread = threading.get_ident()
         self.acks: dict[int, asyncio.Future[int]] = {}
@@ -116,11 +133,13 @@ class _Client(aiomqtt.Client):
         if self.lost.done():
             return
         self.lost.set_result(loss)
-        for waiting in self.acks.values():
+        pending: list[asyncio.Future[Any]] = [*self.acks.values(), *self.subscribing.values()]
+        for waiting in pending:
             if not waiting.done():
                 waiting.set_exception(ConnectionLost(loss.error))
                 waiting.exception()  # nobody may be waiting for it any more
         self.acks.clear()
+        self.subscribing.clear()
         if not self._connected.done():
             self._connected.set_exception(aiomqtt.MqttError(loss.error))
             self._connected.exception()
@@ -142,7 +161,13 @@ class _Client(aiomqtt.Client):
         # Runs in a thread, which cannot be stopped: name resolution and TCP connect block.
         self._thread_started = True
         try:
+            if self._tls_files is not None:
+                self.tls = tls.make_context(self._tls_files)
+                self._client.tls_set_context(self.tls)
             super()._client_connect()
+        except tls.TlsFault as error:
+            self.connect_error = error
+            raise OSError(error.code) from error
         except OSError as error:
             self.connect_error = error
             raise
@@ -202,10 +227,40 @@ class _Client(aiomqtt.Client):
             waiting.set_result(reason_code.value)
         super()._on_publish(client, userdata, mid, reason_code, properties)
 
-    def send(self, topic: str, payload: bytes, retain: bool) -> asyncio.Future[int]:
+    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+        # Not into aiomqtt's queue, which nobody empties.
+        self._incoming(message.topic, bytes(message.payload), message.properties)
+
+    def _on_subscribe(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        mid: int,
+        reason_codes: list[ReasonCode],
+        properties: Properties | None = None,
+    ) -> None:
+        waiting = self.subscribing.pop(mid, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result([code.value for code in reason_codes])
+
+    def listen(self, topics: Sequence[str]) -> asyncio.Future[list[int]]:
+        """Subscribes at QoS 1; the future gives a reason code for each filter or raises ConnectionLost."""
+        waiting: asyncio.Future[list[int]] = self._loop.create_future()
+        asked = [(topic, SubscribeOptions(qos=1)) for topic in topics]
+        result, mid = (paho.MQTT_ERR_NO_CONN, None) if self.lost.done() else self._client.subscribe(asked)
+        if result != paho.MQTT_ERR_SUCCESS or mid is None:
+            waiting.set_exception(ConnectionLost("the connection is closed"))
+            waiting.exception()
+        else:
+            self.subscribing[mid] = waiting
+        return waiting
+
+    def send(
+        self, topic: str, payload: bytes, retain: bool, properties: Properties | None
+    ) -> asyncio.Future[int]:
         """Publishes at QoS 1; the future gives PUBACK's reason code or raises ConnectionLost."""
         waiting: asyncio.Future[int] = self._loop.create_future()
-        info = None if self.lost.done() else self._client.publish(topic, payload, 1, retain)
+        info = None if self.lost.done() else self._client.publish(topic, payload, 1, retain, properties)
         if info is None or info.rc != paho.MQTT_ERR_SUCCESS:
             waiting.set_exception(ConnectionLost("the connection is closed"))
             waiting.exception()
@@ -230,6 +285,13 @@ class _Client(aiomqtt.Client):
             self._misc_task.cancel()
 
 
+def _connect_properties() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.ReceiveMaximum = _TAKEN_AT_ONCE
+    properties.MaximumPacketSize = _TAKEN_BYTES
+    return properties
+
+
 def _socket_options(timeout_s: float) -> list[tuple[int, int, int]]:
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
     # Linux only: without it a half-open link holds written bytes for up to 15 minutes of retransmission.
@@ -251,12 +313,21 @@ class Connection:
         """Completed when the connection has ended, whoever ended it."""
         return self._client.lost
 
-    def send(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[int]:
+    def send(
+        self, topic: str, payload: bytes, *, retain: bool = False, properties: Properties | None = None
+    ) -> asyncio.Future[int]:
         """Sends one message at QoS 1, without a timeout of its own.
 
         The future gives the reason code of PUBACK, a failure from 0x80 upwards, or raises ConnectionLost.
         """
-        return self._client.send(topic, payload, retain)
+        return self._client.send(topic, payload, retain, properties)
+
+    def subscribe(self, topics: Sequence[str]) -> asyncio.Future[list[int]]:
+        """Subscribes to topic filters at QoS 1, without a timeout of its own.
+
+        The future gives a reason code for each, a failure from 0x80 upwards, or raises ConnectionLost.
+        """
+        return self._client.listen(topics)
 
     async def close(self, timeout_s: float) -> None:
         """Says DISCONNECT (the last will is then not sent), waits at most `timeout_s`, and discards."""
@@ -274,10 +345,11 @@ class Connection:
 
 
 class Connector:
-    """Opens connections, one at a time."""
+    """Opens connections, one at a time. `incoming` is called with every message that a broker sends."""
 
-    def __init__(self, will: Callable[[], aiomqtt.Will]) -> None:
+    def __init__(self, will: Callable[[], aiomqtt.Will], incoming: Incoming) -> None:
         self._will = will
+        self._incoming = incoming
         self._previous: asyncio.Event | None = None
 
     async def open(self, options: ConnectOptions) -> Connection:
@@ -288,7 +360,7 @@ class Connector:
                     await self._previous.wait()
             except TimeoutError:
                 raise ConnectFailed("uplink.dns", "the previous name lookup has not ended") from None
-        client = _Client(options, self._will())
+        client = _Client(options, self._will(), self._incoming)
         self._previous = client.thread_ended
         opened = False
         try:
@@ -306,10 +378,19 @@ class Connector:
 
 
 def _explain(error: aiomqtt.MqttError, client: _Client) -> ConnectFailed:
+    if isinstance(client.connect_error, tls.TlsFault):
+        fault = client.connect_error
+        shown = ", ".join(str(value) for value in fault.arguments.values())
+        return ConnectFailed(fault.code, shown, fault.arguments)
+    if client.tls is not None and not isinstance(error, aiomqtt.MqttCodeError):
+        found = client.tls.fault or (client.connect_error if client.tls.begun else None)
+        if found is not None and not isinstance(found, TimeoutError):
+            return ConnectFailed(tls.explain(found), tls.words(found))
     if isinstance(client.connect_error, (socket.gaierror, ValueError)):
         return ConnectFailed("uplink.dns", str(client.connect_error))
     if isinstance(client.connect_error, TimeoutError):
-        return ConnectFailed("uplink.timeout", "no TCP connection")
+        begun = client.tls is not None and client.tls.begun
+        return ConnectFailed("uplink.timeout", "no answer from TLS" if begun else "no TCP connection")
     if isinstance(error, aiomqtt.MqttCodeError) and isinstance(error.rc, ReasonCode):
         words = f"{error.rc} (0x{error.rc.value:02x})"
         if error.rc.value in _LOGIN_REFUSED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,12 +14,15 @@ from ..clock import Clock
 from ..store.model import Cursor
 from .feeder import Feeder
 from .mqtt import TAKEN_OVER, ConnectFailed, Connection, ConnectOptions, Connector, Loss
+from .outbox import Outbox, State
 from .pacing import Backoff, ByteWindow, full_jitter
 from .pipeline import Pipeline
 from .profile import OFFLINE, ONLINE, Profile
 from .retained import Retained
 from .seams import Alarm, Counters, Emit, UplinkConfig, UplinkStore
 from .session import Hooks, Session, TimedOut
+from .subscriptions import Callback, Subscriptions
+from .tls import TlsFiles
 
 _BACKOFF_BASE_S = 1.0
 _BACKOFF_FLOOR_S = 0.5  # never more than two connects a second
@@ -27,7 +30,22 @@ _REFUSED_FLOOR_S = 1.0
 _LASTING_S = 60.0  # a connection this long was a success even with nothing to deliver
 _NOTE_EVERY_S = 0.25  # how often the store hears of the cursor; it writes it once a second
 _FAREWELL_S = 1.0
-_TROUBLES = ("uplink.down", "uplink.dns", "uplink.refused_login", "uplink.version", "uplink.timeout")
+_TROUBLES = (
+    "uplink.down",
+    "uplink.dns",
+    "uplink.refused_login",
+    "uplink.version",
+    "uplink.timeout",
+    "uplink.tls",
+    "uplink.tls_ca",
+    "uplink.tls_name",
+    "uplink.tls_server_expired",
+    "uplink.tls_not_yet",
+    "uplink.tls_refused",
+    "uplink.tls_plain",
+    "uplink.tls_file",
+    "uplink.tls_mismatch",
+)
 
 T = TypeVar("T")
 
@@ -77,7 +95,11 @@ class Uplink:
         self._retained.set(profile.meta_topic, profile.meta())
         for code in alarm_codes:
             self._retained.set(profile.alarm_topic(code), b"")
-        self._connector = Connector(lambda: aiomqtt.Will(profile.status_topic, OFFLINE, 1, True))
+        self._outbox = Outbox()
+        self._subscriptions = Subscriptions()
+        self._connector = Connector(
+            lambda: aiomqtt.Will(profile.status_topic, OFFLINE, 1, True), self._subscriptions.came
+        )
         self._backoff = Backoff(self._delay(_BACKOFF_FLOOR_S))
         self._stop = asyncio.Event()
         self._pipeline: Pipeline | None = None
@@ -144,6 +166,25 @@ class Uplink:
         """Removes it there."""
         self._set_retained(self._profile.alarm_topic(code), b"")
 
+    def subscribe(self, topic: str, callback: Callback) -> None:
+        """Calls `callback` with each message on a topic filter, which is subscribed at every connection.
+
+        Messages come at QoS 1 and may come twice. `callback` must not block, and must not raise.
+        """
+        self._subscriptions.add(topic, callback)
+        if self._session is not None:
+            self._session.wake()
+
+    def publish_state(self, topic: str, payload: bytes, retain: bool) -> None:
+        """Sends a small message at QoS 1, after a lost connection again; what is refused is given up.
+
+        At most `outbox.LIMIT` of them wait; then the oldest is given up and counted. A retained one replaces
+        a retained one of the same topic that still waits.
+        """
+        self._outbox.put(State(topic, payload, retain))
+        if self._session is not None:
+            self._session.wake()
+
     def progress(self) -> Progress:
         """How far the uplink's own work is, for a watchdog."""
         return Progress(*self._progress, self._counters.delivered_ms)
@@ -162,6 +203,7 @@ class Uplink:
             "backlog": max(0, self._newest - cursor),
             "cursor": cursor,
             "reconnects": max(0, self._connects - 1),
+            "subscribed": 0 if self._session is None else self._session.listening,
             "last_error": self._last_error,
         }
 
@@ -174,7 +216,7 @@ class Uplink:
         try:
             connection = await self._unless_stopped(self._connector.open(self._options()))
         except ConnectFailed as error:
-            self._report(error.code, error.error)
+            self._report(error.code, error.error, error.arguments)
             return False
         if connection is None:
             return False
@@ -201,10 +243,12 @@ class Uplink:
             pipeline,
             self._window,
             self._retained,
+            self._outbox,
+            self._subscriptions,
             self._profile,
             self._counters,
             self._clock,
-            Hooks(self._proven, self._delivered, self._refused, self._stepped),
+            Hooks(self._proven, self._delivered, self._refused, self._subscribed, self._stepped),
             timeout_s=self._config.publish_timeout_s,
         )
         feeder = self._feeder = Feeder(
@@ -243,6 +287,10 @@ class Uplink:
             self._window.lost()
             if session.suspect is not None and self._retained.lost_alone(session.suspect):
                 accused.append((session.suspect, True))
+            if session.asking and self._subscriptions.lost_when_asked():
+                reason = "the connection ends when it is asked for"
+                self._subscribed([(topic, reason) for topic in self._subscriptions.refused])
+        self._outbox.lost()
         for topic, first in accused:
             self._counters.refused += 1
             self._refused(topic, "the connection ends when it is sent", first)
@@ -264,6 +312,9 @@ class Uplink:
             password,
             config.keepalive_s,
             config.publish_timeout_s,
+            TlsFiles(config.ca_file, config.cert_file, config.key_file, config.server_name)
+            if config.tls
+            else None,
         )
 
     # --- what a session tells
@@ -296,19 +347,28 @@ class Uplink:
             self._emit("uplink.refused_message", uplink=self._config.name, **arguments)
         self._set_alarm("uplink.refused_message", True, **arguments)
 
+    def _subscribed(self, refused: Sequence[tuple[str, str]]) -> None:
+        for topic, reason in refused[:1]:
+            arguments: dict[str, object] = {"topic": topic, "reason": reason}
+            self._last_error = f"{topic}: {reason}"
+            self._emit("uplink.refused_subscription", uplink=self._config.name, **arguments)
+            self._set_alarm("uplink.refused_subscription", True, **arguments)
+        if not self._subscriptions.refused:
+            self._set_alarm("uplink.refused_subscription", False)
+
     def _stepped(self, next_within_s: float) -> None:
         now_ms = self._clock.monotonic_ms()
         self._progress = (now_ms, now_ms + int(next_within_s * 1000))
 
     # --- smaller steps
 
-    def _report(self, code: str, error: str) -> None:
-        arguments: dict[str, object] = {"host": self._config.host}
+    def _report(self, code: str, error: str, more: Mapping[str, object] | None = None) -> None:
+        arguments = {"host": self._config.host, **(more or {})}
         if code == "uplink.timeout":
             arguments["seconds"] = self._config.publish_timeout_s
         elif code in ("uplink.refused_login", "uplink.version"):
             arguments["reason"] = error
-        else:
+        elif code not in ("uplink.tls_file", "uplink.tls_mismatch"):
             arguments["error"] = error
         self._last_error = error
         if self._trouble != (code, error):

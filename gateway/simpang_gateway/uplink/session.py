@@ -7,7 +7,7 @@ paho nor a half-dead broker would ever bring that message back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,11 +16,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from ..clock import Clock
 from .mqtt import SUCCESS_BELOW, Connection, Loss
+from .outbox import Outbox, State
 from .pacing import ByteWindow
 from .pipeline import Outgoing, Pipeline
 from .profile import ONLINE, Profile
 from .retained import Retained
 from .seams import Counters
+from .subscriptions import Subscriptions
 
 MESSAGE_BYTES = 128 * 1024
 """Most bytes of a message with several records: brokers limit packets, some at this size."""
@@ -39,6 +41,8 @@ class Hooks:
     """Records were delivered."""
     refused: Callable[[str, str, bool], None]
     """Topic, reason, and whether this is the first refusal in a row."""
+    subscribed: Callable[[Sequence[tuple[str, str]]], None]
+    """The broker has answered the subscriptions: those that it refused, with the reasons."""
     stepped: Callable[[float], None]
     """The session has taken a step; the next comes within so many seconds."""
 
@@ -56,6 +60,8 @@ class Session:
         pipeline: Pipeline,
         window: ByteWindow,
         retained: Retained,
+        outbox: Outbox,
+        subscriptions: Subscriptions,
         profile: Profile,
         counters: Counters,
         clock: Clock,
@@ -67,17 +73,23 @@ class Session:
         self._pipeline = pipeline
         self._window = window
         self._retained = retained
+        self._outbox = outbox
+        self._subscriptions = subscriptions
         self._profile = profile
         self._counters = counters
         self._clock = clock
         self._hooks = hooks
         self._timeout_ms = int(timeout_s * 1000)
-        self._heartbeat_ms = int(connection.limits.keepalive_s * 1000)
+        # So that a dead link is found within half the keep alive and one timeout.
+        self._heartbeat_ms = int(connection.limits.keepalive_s * 500)
         packet = connection.limits.packet_bytes
         self._payload_limit = None if packet is None else packet - _PACKET_HEAD
         self._sent: dict[int, tuple[int, Outgoing]] = {}  # token: (ms when sent, message), oldest first
         self._bytes = 0
         self._control: tuple[int, str] | None = None  # ms when sent, topic of the retained message on the way
+        self._state: tuple[int, State] | None = None  # ms when sent, message of the outbox on the way
+        self._asked_ms: int | None = None  # when subscriptions were asked for that are not answered yet
+        self._listening = 0
         self._births = 0
         self._proven = False
         self._heard_ms = clock.monotonic_ms()
@@ -87,12 +99,26 @@ class Session:
     @property
     def outstanding(self) -> bool:
         """Whether anything is on the way."""
-        return bool(self._sent) or self._control is not None
+        return bool(self._sent) or any(
+            waiting is not None for waiting in (self._control, self._state, self._asked_ms)
+        )
+
+    @property
+    def listening(self) -> int:
+        """Subscriptions that the broker has granted."""
+        return self._listening
+
+    @property
+    def asking(self) -> bool:
+        """Whether the broker has not answered the subscriptions, and nothing else is on the way to blame."""
+        return self._asked_ms is not None and not self._sent and self._control is None
 
     @property
     def suspect(self) -> str | None:
         """The topic of a retained message that is alone on the way after the broker had answered another."""
-        return self._control[1] if self._control is not None and self._proven and not self._sent else None
+        if self._control is None or not self._proven or self._sent or self._asked_ms is not None:
+            return None
+        return self._control[1]
 
     def wake(self) -> None:
         """There may be something to do: rows, an alarm, or the stop."""
@@ -101,6 +127,7 @@ class Session:
     async def run(self, stop: asyncio.Event) -> Loss | None:
         """Sends until the connection is lost (gives the cause) or `stop` is set (None). Raises TimedOut."""
         self._retained.send_all_again()
+        self._subscriptions.all_again()
         while not stop.is_set():
             self._wake.clear()
             if self._connection.lost.done():
@@ -128,11 +155,18 @@ class Session:
         if not self.outstanding and now_ms >= self._heard_ms + self._heartbeat_ms:
             self._retained.set(self._profile.status_topic, ONLINE)
             self._heard_ms = now_ms  # the next one is due an interval later, whatever becomes of this one
-        slots = self._connection.limits.receive_maximum - len(self._sent) - (self._control is not None)
+        slots = self._connection.limits.receive_maximum - len(self._sent)
+        slots -= (self._control is not None) + (self._state is not None)
         if self._control is None and slots > 0:
             slots -= self._send_control(now_ms)
         if self._births < _BIRTHS and (self._control is not None or self._retained.waiting):
             return
+        if self._asked_ms is None:
+            self._ask(now_ms)
+        if self._asked_ms is not None:
+            return  # a broker that hangs up because of it must not blame a record
+        if slots > 0:
+            slots -= self._send_state(now_ms)
         for message in self._pipeline.next_messages(
             now_ms / 1000, window=self._window.limit, message=self._message_bytes(), slots=slots
         ):
@@ -151,6 +185,40 @@ class Session:
             acked.add_done_callback(partial(self._control_done, topic))
             return 1
         return 0
+
+    def _send_state(self, now_ms: int) -> int:
+        """Sends the next message of the outbox, if there is one; returns how many are on the way."""
+        while (state := self._outbox.take()) is not None:
+            if self._too_large(state.topic, state.payload):
+                self._outbox.answered()
+                self._counters.refused += 1
+                self._hooks.refused(state.topic, self._too_large_reason(state.payload), True)
+                continue
+            self._state = (now_ms, state)
+            acked = self._connection.send(state.topic, state.payload, retain=state.retain)
+            acked.add_done_callback(partial(self._state_done, state))
+            return 1
+        return 0
+
+    def _ask(self, now_ms: int) -> None:
+        topics = self._subscriptions.take()
+        if topics:
+            self._asked_ms = now_ms
+            answered = self._connection.subscribe(topics)
+            answered.add_done_callback(partial(self._subscribed, topics))
+
+    def _subscribed(self, topics: Sequence[str], answered: asyncio.Future[list[int]]) -> None:
+        self._wake.set()
+        if answered.cancelled() or answered.exception() is not None:
+            return
+        self._asked_ms = None
+        self._hear()
+        self._subscriptions.answered()
+        codes = zip(topics, answered.result(), strict=False)
+        refused = [(topic, _reason(code)) for topic, code in codes if code >= SUCCESS_BELOW]
+        self._subscriptions.refused.update(topic for topic, _ in refused)
+        self._listening += len(topics) - len(refused)
+        self._hooks.subscribed(refused)
 
     def _too_large(self, topic: str, payload: bytes) -> bool:
         # MQTT 5.0, 3.2.2.3.6: such a packet must not be sent; most brokers would hang up on it.
@@ -205,6 +273,17 @@ class Session:
         if acked.result() >= SUCCESS_BELOW:
             self._control_refused(topic, _reason(acked.result()))
 
+    def _state_done(self, state: State, acked: asyncio.Future[int]) -> None:
+        self._wake.set()
+        if acked.cancelled() or acked.exception() is not None:
+            return
+        self._state = None
+        self._hear()
+        self._outbox.answered()
+        if acked.result() >= SUCCESS_BELOW:
+            self._counters.refused += 1
+            self._hooks.refused(state.topic, _reason(acked.result()), True)
+
     def _control_refused(self, topic: str, reason: str) -> None:
         self._counters.refused += 1
         self._hooks.refused(topic, reason, self._retained.refused(topic))
@@ -219,7 +298,9 @@ class Session:
     def _deadline_ms(self) -> float:
         # Messages of one connection are sent in time's order, so the first one is the oldest.
         oldest = next(iter(self._sent.values()), None)
-        since = [sent[0] for sent in (oldest, self._control) if sent is not None]
+        since = [sent[0] for sent in (oldest, self._control, self._state) if sent is not None]
+        if self._asked_ms is not None:
+            since.append(self._asked_ms)
         return min(since) + self._timeout_ms if since else float("inf")
 
     def _wait_s(self, now_ms: int) -> float:

@@ -66,12 +66,13 @@ async def test_each_commit_fills_its_sector_of_the_log(tmp_path: Path) -> None:
     await store.commit(Batch(records=(record(0),)))
     padded = commit_frames(tmp_path / "store.db-wal")
     # The last page again and again to the end of the sector: SQLite does so with psow=0 only.
-    assert len(padded) > 1
-    assert len(set(padded)) == 1
+    # (The opening has made a commit before it.)
+    assert padded.count(padded[-1]) > 1
+    assert len(set(padded)) == 2
     await store.close()
     plain = sqlite3.connect(f"file:{tmp_path}/plain.db?psow=1", uri=True, isolation_level=None)
     plain.execute("pragma synchronous = full")
-    plain.execute("update meta set value = 1 where key = 'beat'")
+    plain.execute("update meta set value = 77 where key = 'beat'")
     assert len(commit_frames(tmp_path / "plain.db-wal")) == 1
     plain.close()
 
@@ -87,7 +88,8 @@ async def test_log_of_a_crash_is_copied_into_the_file_before_anything_is_written
     await store.close()
     assert (crashed / "store.db-wal").stat().st_size > 20 * 4096
     store = await opened(crashed)
-    assert (crashed / "store.db-wal").stat().st_size == 0
+    # Only what the opening itself has written since.
+    assert (crashed / "store.db-wal").stat().st_size < 4 * 4096
     assert [row.seq for row in await read_all(store)] == list(range(20))
     await store.close()
     assert not (crashed / "store.db-wal").exists()

@@ -106,6 +106,11 @@ class Config:
     port: int
     name: str = "city"
     host: str = "127.0.0.1"
+    tls: bool = False
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    server_name: str | None = None
     username: str | None = None
     password_file: Path | None = None
     client_id: str = ""
@@ -113,7 +118,11 @@ class Config:
     publish_timeout_s: float = 10
     inflight: int = 20
     pack: int = 200
+    message_max_bytes: int = 131_072
+    expiry_s: int = 0
+    confirm: str = "broker"
     backoff_max_s: float = 1
+    connects_per_minute: int = 100_000
 
 
 class Told:
@@ -235,6 +244,7 @@ class Subscriber:
     subscribed: int = 0
     _again: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
+    _client: aiomqtt.Client | None = None
 
     async def __aenter__(self) -> Subscriber:
         self._task = asyncio.create_task(self._run())
@@ -263,6 +273,7 @@ class Subscriber:
                     properties=properties,
                     timeout=5,
                 ) as client:
+                    self._client = client
                     await client.subscribe("simpang/#", qos=1)
                     self.subscribed += 1
                     self.changes.happened()
@@ -272,6 +283,11 @@ class Subscriber:
                         self.changes.happened()
             await self._again.wait()
             self._again.clear()
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Says something to the gateway."""
+        assert self._client is not None
+        await self._client.publish(topic, payload, qos=1, retain=retain)
 
     async def reconnect(self) -> None:
         """The broker is back."""

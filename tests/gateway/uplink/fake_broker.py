@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tests.gateway.uplink.bench import Changes
 
 CONNACK = bytes((0x20, 3, 0, 0, 0))
-CONNECT, PUBLISH, PINGREQ = 1, 3, 12
+CONNECT, PUBLISH, SUBSCRIBE, PINGREQ = 1, 3, 8, 12
 
 
 def connack(reason: int, properties: bytes = b"") -> bytes:
@@ -19,6 +19,11 @@ def connack(reason: int, properties: bytes = b"") -> bytes:
 
 def puback(packet_id: bytes, reason: int = 0) -> bytes:
     return bytes((0x40, 3)) + packet_id + bytes((reason,))
+
+
+def suback(reason: int) -> bytes:
+    """The part after the packet id."""
+    return bytes((0, reason))
 
 
 def disconnect(reason: int) -> bytes:
@@ -55,6 +60,7 @@ class FakeBroker:
     connack: bytes | None = CONNACK
     close_after_connack: bool = False
     answer: Answer = take
+    subscribed: bytes | None = bytes((0, 1))
     connected_at: list[float] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
     open: int = 0
@@ -122,9 +128,14 @@ class FakeBroker:
                     return
             elif kind == PINGREQ:
                 writer.write(bytes((0xD0, 0)))
+            elif kind == SUBSCRIBE:
+                if self.subscribed is None:
+                    return
+                writer.write(bytes((0x90, 2 + len(self.subscribed))) + body[:2] + self.subscribed)
             elif kind == PUBLISH:
                 end = 2 + int.from_bytes(body[:2], "big")
-                message = Published(body[2:end].decode(), body[end + 3 :], body[end : end + 2], connection)
+                topic, packet_id = body[2:end].decode(), body[end : end + 2]
+                message = Published(topic, body[end + 3 + body[end + 2] :], packet_id, connection)
                 self.published.append(message)
                 await self.answer(self, message, writer)
                 self.changes.happened()

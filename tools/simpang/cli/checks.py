@@ -17,6 +17,7 @@ from simpang_gateway.config import GatewayConfig
 from simpang_gateway.control import request
 from simpang_gateway.errors import SimpangError
 from simpang_gateway.files import describe
+from simpang_gateway.store.lock import owner_of
 
 from .brokers import check_uplinks
 from .ports import check_port
@@ -121,8 +122,9 @@ def _check_store(config: GatewayConfig, running: bool) -> Iterator[Finding]:
     if not config.state.is_dir():
         yield _found("store", str(path), SimpangError("store.io", path=path, error=os.strerror(errno.ENOENT)))
         return
-    if not running and _is_locked(path.with_name(path.name + ".lock")):
-        yield _found("store", str(path), SimpangError("store.owned", path=path))
+    lock = path.with_name(path.name + ".lock")
+    if not running and _is_locked(lock):
+        yield _found("store", str(path), SimpangError("store.owned", path=path, pid=owner_of(lock)))
     elif not os.access(config.state, os.W_OK | os.X_OK):
         yield _found("store", str(path), SimpangError("store.readonly", path=path))
     else:

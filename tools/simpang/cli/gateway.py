@@ -1,4 +1,4 @@
-"""`simpang gateway`: init, check, run, status."""
+"""`simpang gateway`: init, check, run, status, export."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .gateway_export import export
 from .help import config_option, example, json_option
 
 
@@ -99,3 +100,6 @@ def status(config_path: Path, as_json: bool) -> None:
     print_result({key: value for key, value in result.items() if key != "alarms"})
     for alarm in result.get("alarms", ()):
         click.echo(finding_line(alarm["severity"], alarm["code"], alarm["cause"], alarm["next"]))
+
+
+gateway.add_command(export)

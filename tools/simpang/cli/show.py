@@ -15,9 +15,9 @@ _MOMENTS = frozenset({"heard", "since", "unix_s", "t"})
 _WIDE = 1000
 
 
-def print_json(document: Mapping[str, Any]) -> None:
-    """Print one JSON object."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+def print_json(document: Mapping[str, Any], *, err: bool = False) -> None:
+    """Print one JSON object, on standard error with `err`."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False), err=err)
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,0 +1,66 @@
+"""Messages about what the owner does with his data: export, replay, backup, restore."""
+
+from .message import error
+
+EXPORT = {
+    "export.not_open": error(
+        "the gateway has not opened its store yet",
+        "look at its alarms (`simpang gateway status`) and try again when it works",
+        "gateway belum membuka simpanannya",
+        "lihat alarmnya (`simpang gateway status`) dan coba lagi bila sudah bekerja",
+    ),
+    "export.no_store": error(
+        "there is no store at {path}",
+        "check [gateway] state in the configuration; a gateway that never ran has no records",
+        "tidak ada simpanan di {path}",
+        "periksa [gateway] state di konfigurasi; gateway yang belum pernah berjalan tidak punya record",
+    ),
+    "export.time": error(
+        "{found} is not a time",
+        "give a date and time such as 2026-11-24T08:00:00+07:00, a date, or Unix seconds",
+        "{found} bukan waktu",
+        "beri tanggal dan waktu seperti 2026-11-24T08:00:00+07:00, tanggal saja, atau detik Unix",
+    ),
+    "export.range": error(
+        "the range from {first} to {last} is empty",
+        "give a --from that is earlier than --to",
+        "rentang dari {first} sampai {last} kosong",
+        "beri --from yang lebih awal daripada --to",
+    ),
+    "export.exists": error(
+        "{path} is already there",
+        "choose another file, or replace it with --force",
+        "{path} sudah ada",
+        "pilih berkas lain, atau ganti dengan --force",
+    ),
+    "export.unwritable": error(
+        "{path} cannot be written: {error}",
+        "give a place with enough room that you may write to; what was written so far stays in {part}",
+        "{path} tidak dapat ditulis: {error}",
+        "beri tempat yang cukup luas dan boleh Anda tulisi; yang sudah tertulis tetap ada di {part}",
+    ),
+    "export.one_stream": error(
+        "{format} holds one stream a file",
+        "choose one with --schema, or give a folder that exists as --out: each stream gets its own file",
+        "{format} memuat satu aliran per berkas",
+        "pilih satu dengan --schema, atau beri folder yang ada sebagai --out: tiap aliran satu berkas",
+    ),
+    "export.no_parquet": error(
+        "Parquet needs the package pyarrow, which is not installed",
+        "run `pip install 'simpang[parquet]'`, or choose --format csv or jsonl",
+        "Parquet memerlukan paket pyarrow, yang belum terpasang",
+        "jalankan `pip install 'simpang[parquet]'`, atau pilih --format csv atau jsonl",
+    ),
+    "export.needs_file": error(
+        "{format} cannot go to standard output",
+        "give a file with --out",
+        "{format} tidak dapat dikirim ke keluaran standar",
+        "beri berkas dengan --out",
+    ),
+    "export.store_changed": error(
+        "the gateway began another store while it was read: {found} instead of {expected}",
+        "run the export again; what was read of the old store stays in the file ending in .part",
+        "gateway memulai simpanan lain saat dibaca: {found}, bukan {expected}",
+        "ulangi ekspor; yang terbaca dari simpanan lama tetap ada di berkas berakhiran .part",
+    ),
+}

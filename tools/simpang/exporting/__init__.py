@@ -1,0 +1,1 @@
+"""Stored records as files for people and programs: CSV, JSON lines, Parquet."""

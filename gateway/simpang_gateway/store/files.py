@@ -13,6 +13,8 @@ from .schema import APPLICATION_ID, PAGE_SIZE, migrate
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _APPLICATION_ID_AT = slice(68, 72)
+# The first bytes of a log, by the byte order of its checksums: https://sqlite.org/fileformat2.html#walformat
+_LOG_MAGIC, _LOG_MAGIC_BIG = b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"
 
 # A damaged store stays for salvage, but a failing card must not fill itself with damaged stores.
 KEPT_DAMAGED = 3
@@ -49,6 +51,9 @@ def is_there(path: str) -> bool:
     except OSError as error:
         raise from_os(error, path) from error
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        if _has_log(path):
+            # A power cut in the middle of a checkpoint destroys what it was writing; the log still has it.
+            return True
         raise StoreDamaged(path, "the header is not that of a SQLite file")
     found = int.from_bytes(header[_APPLICATION_ID_AT], "big")
     if found != APPLICATION_ID:
@@ -56,6 +61,15 @@ def is_there(path: str) -> bool:
             raise StoreForeign(path, found)
         raise StoreDamaged(path, f"application id 0x{found:08x} in a file without another program's tables")
     return True
+
+
+def _has_log(path: str) -> bool:
+    """Whether a log of SQLite lies beside the file, from which it may restore the file's first page."""
+    try:
+        with open(path + "-wal", "rb") as file:
+            return file.read(len(_LOG_MAGIC)) in (_LOG_MAGIC, _LOG_MAGIC_BIG)
+    except OSError:
+        return False
 
 
 def _has_foreign_tables(path: str) -> bool:

@@ -19,7 +19,7 @@ from .errors import (
 )
 from .model import EventSink, StoreOptions
 from .rows import text
-from .schema import PAGE_SIZE, VERSION, columns, expected_columns, migrate
+from .schema import APPLICATION_ID, PAGE_SIZE, VERSION, columns, expected_columns, migrate
 from .trim import Quota
 
 CHECKPOINT_PAGES = 500
@@ -161,6 +161,9 @@ def _verify(connection: sqlite3.Connection, path: str, look: Look) -> int:
     `quick_check` of a full store takes minutes on a card and misses most flipped bits, so it is not one of
     them: a CRC in each row does that work.
     """
+    ours = connection.execute("pragma application_id").fetchone()[0]
+    if ours != APPLICATION_ID:
+        raise StoreDamaged(path, f"application id 0x{ours & 0xFFFFFFFF:08x}")
     found = connection.execute("pragma user_version").fetchone()[0]
     pages = connection.execute("pragma page_count").fetchone()[0]
     size, _ = files.sizes(path)

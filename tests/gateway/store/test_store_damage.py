@@ -57,6 +57,24 @@ async def test_changed_row_is_found_and_declared_and_never_delivered(tmp_path: P
     await store.close()
 
 
+async def test_first_page_destroyed_in_a_checkpoint_is_taken_from_the_log(tmp_path: Path, seed: int) -> None:
+    store = await opened(tmp_path)
+    # The file grows, and with it the first page goes into the log.
+    await store.commit(Batch(records=records(0, 999), windows=(window(1000),)))
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    for name in ("store.db", "store.db-wal"):
+        (cut / name).write_bytes((tmp_path / name).read_bytes())
+    await store.close()
+    with (cut / "store.db").open("r+b") as file:
+        file.write(random.Random(seed).randbytes(4096))
+    events = Events()
+    store = await opened(cut, events)
+    assert events == []
+    assert [row.seq for row in await read_all(store)] == list(range(1000))
+    await store.close()
+
+
 async def test_row_moved_to_another_id_is_found(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     await store.commit(Batch(records=records(0, 1), windows=(window(2),)))

@@ -116,7 +116,7 @@ def _build(sources: Mapping[str, Path], blocks: int, version: str | None, cache:
         images.format_image(folder / "base.img", blocks)
         images.copy_into(folder / "base.img", files)
 
-    folder = _cached(name, fill, cache)
+    folder = cached(name, fill, cache)
     return Build(folder / "root", folder / "base.img", version)
 
 
@@ -139,7 +139,7 @@ def fakes(cache: Path | None = None) -> Path:
     def fill(folder: Path) -> None:
         _compile_all(sources, folder)
 
-    return _cached(f"fakes-{_digest(sources)[:16]}", fill, cache)
+    return cached(f"fakes-{_digest(sources)[:16]}", fill, cache)
 
 
 def make_image(
@@ -229,8 +229,10 @@ def _compile(source: Path, target: Path, shown: str) -> None:
         raise RigError(f"{source} does not compile: {reason}. Correct the file.")
 
 
-def _cached(name: str, fill: Callable[[Path], None], cache: Path | None) -> Path:
-    """Folder `name` of the cache; where it is missing, fill() makes it aside and it is put there whole."""
+def cached(name: str, fill: Callable[[Path], None], cache: Path | None) -> Path:
+    """Folder `name` of the cache (`cache_folder` unless told otherwise); where it is missing, fill() makes it
+    aside and it is put there whole.
+    """
     cache = cache_folder() if cache is None else cache
     folder = cache / name
     if folder.is_dir():

@@ -19,14 +19,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .ranges import Range, RangeSet
 
 Stream = tuple[int, int]  # node id, schema id
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One stored row, ready to be sent: `data` is its record as text of the message."""
 
     id: int
@@ -84,7 +84,7 @@ class Pipeline:
         retry_delay_s: Callable[[int], float],
         inflight: int = 20,
         pack: int = 200,
-        ahead: int = 512,
+        ahead: int = 2048,
         done_limit: int = 4096,
     ) -> None:
         if cursor < 0 or min(inflight, pack, ahead, done_limit) < 1:

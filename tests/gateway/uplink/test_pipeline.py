@@ -168,7 +168,7 @@ def test_offer_of_an_old_place_is_not_taken() -> None:
     fill(pipe, {1: A, 2: A})
     pipe.reset(0.0)
     assert not pipe.offer(2, 3, entries({3: A}))
-    assert pipe.room == 512
+    assert pipe.room == 2048
 
 
 def test_message_that_was_alone_at_two_losses_counts_as_refused() -> None:

@@ -47,5 +47,5 @@ def test_texts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "TEXTS_KEPT", 10)
     texts = Texts(SCHEMAS[1].fields[0])
     for raw in range(1000):
-        assert texts[raw] == repr(raw / 10)
+        assert texts[raw] == f'"pm1":{raw / 10!r}'
         assert len(texts) <= 10

@@ -10,6 +10,8 @@ import uuid
 from pathlib import Path
 from typing import Protocol
 
+from .timedate import timedate_synced
+
 # include/uapi/linux/timex.h: the clock is not synchronised. Every time daemon clears it once it has a source.
 _STA_UNSYNC = 0x0040
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -101,6 +103,7 @@ class SystemClock:
         self._boot_id = read_boot_id()
         self._synced = False
         self._asked_ms: int | None = None
+        self._told = False
 
     @property
     def boot_id(self) -> str:
@@ -119,9 +122,31 @@ class SystemClock:
         """CLOCK_REALTIME in milliseconds since 1970-01-01 UTC."""
         return time.time_ns() // 1_000_000
 
+    @property
+    def forbidden(self) -> bool:
+        """Whether `synced` must rely on `ask_daemon`: the kernel does not answer this process."""
+        if self._always:
+            return False
+        try:
+            kernel_synced()
+        except OSError:
+            return True
+        return False
+
+    def ask_daemon(self) -> None:
+        """Have systemd-timedated say what the kernel does not; blocks for some seconds at most.
+
+        Raises OSError: nobody knows, and the clock counts as not synchronised.
+        """
+        told = False
+        try:
+            told = timedate_synced()
+        finally:
+            self._told, self._asked_ms = told, None
+
     def synced(self) -> bool:
-        """True with trust `always`, else what the kernel said within the last second; False where it does
-        not say."""
+        """True with trust `always`, else what the kernel said within the last second, or where it says
+        nothing the answer to the last `ask_daemon`."""
         if self._always:
             return True
         now_ms = self.monotonic_ms()
@@ -130,7 +155,7 @@ class SystemClock:
             try:
                 self._synced = kernel_synced()
             except OSError:
-                self._synced = False
+                self._synced = self._told
         return self._synced
 
 

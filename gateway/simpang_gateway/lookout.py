@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .alarms import Alarms
 from .capture import Capture
-from .clock import Clock, SystemClock, kernel_synced
+from .clock import Clock, SystemClock
 from .events import EventStream
 from .faults import Faults
 from .files import describe
@@ -45,6 +45,7 @@ class Lookout:
         self._waiting_rows = waiting_rows
         self._on_time = on_time
         self._timer: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Look now, and again and again until `close`."""
@@ -60,8 +61,28 @@ class Lookout:
         """Stop looking."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
 
     def _look_at_clock(self) -> None:
+        clock = self._clock
+        if not isinstance(clock, SystemClock) or not clock.forbidden:
+            self._judge_clock(None)
+        elif self._asking is None:
+            task = asyncio.get_running_loop().create_task(self._ask_daemon(clock))
+            self._asking = self._faults.watch(task)
+
+    async def _ask_daemon(self, clock: SystemClock) -> None:
+        problem = None
+        try:
+            await asyncio.to_thread(clock.ask_daemon)
+        except OSError as error:
+            problem = describe(error)
+        finally:
+            self._asking = None
+        self._judge_clock(problem)
+
+    def _judge_clock(self, problem: str | None) -> None:
         if self._clock.synced():
             self._alarms.clear("clock.unreadable")
             if self._alarms.clear("clock.unsynced"):
@@ -69,11 +90,10 @@ class Lookout:
                 self._on_time()
             return
         self._alarms.raise_("clock.unsynced")
-        if isinstance(self._clock, SystemClock):
-            try:
-                kernel_synced()
-            except OSError as error:
-                self._alarms.raise_("clock.unreadable", error=describe(error))
+        if problem is None:
+            self._alarms.clear("clock.unreadable")
+        else:
+            self._alarms.raise_("clock.unreadable", error=problem)
 
     def _look_at_queue(self) -> None:
         rows = self._waiting_rows()

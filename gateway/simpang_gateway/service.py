@@ -24,6 +24,7 @@ from .exports import Exports
 from .faults import Faults
 from .hub import Hub
 from .keystore import KeyStore
+from .life import Life
 from .lines import SerialLine
 from .lookout import Lookout
 from .nodehost import Limits
@@ -112,6 +113,9 @@ class Gateway:
             waiting_rows=self._waiting_rows,
             on_time=self._uplinks.publish_alarms,
         )
+        self._line_tasks: dict[str, asyncio.Task[None]] = {}
+        parts = (self._uplinks.late, self._dead_lines)
+        self._life = Life(clock, self._alarms, events, self._faults, lambda: self._store, parts)
 
     def stop(self) -> None:
         """End `run` soon: what was received is committed, what was sent is awaited for a moment."""
@@ -147,6 +151,7 @@ class Gateway:
             socket, group = self._config.control_socket, self._config.control.group
             async with ControlServer(socket, handlers, group=group):
                 self._lookout.start()
+                self._life.begin()
                 while store is None and not self._stop.is_set():
                     await self._pause()
                     store = await self._try_store()
@@ -161,6 +166,7 @@ class Gateway:
             raise self._fault
 
     async def _end(self) -> None:
+        self._life.end()
         self._lookout.close()
         await self._stop_resuming()
         self._hub.close()
@@ -191,7 +197,7 @@ class Gateway:
             gateway=self._config.gateway.name,
             store=store.uuid,
         )
-        lines = [self._start(line.run()) for line in self._lines]
+        self._line_tasks = {line.name: self._start(line.run()) for line in self._lines}
         self._uplinks.start(RETRY_S)
         try:
             await self._stop.wait()
@@ -202,6 +208,7 @@ class Gateway:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_S):
                     await self._committer.drain()
+            lines, self._line_tasks = list(self._line_tasks.values()), {}
             await _end_all(lines)
             await _end_all(list(self._loading))
             await self._uplinks.stop()
@@ -229,6 +236,10 @@ class Gateway:
         kind = BridgeLine if port.kind == BRIDGE else SerialLine
         return kind(port, self._hub, self._events, self._alarms, self._capture, self._refusals.note)
 
+    def _dead_lines(self, _now_ms: int) -> str | None:
+        dead = [name for name, task in self._line_tasks.items() if task.done()]
+        return f"port {', '.join(dead)}" if dead else None
+
     # ---- store
 
     async def _try_store(self) -> Store | None:
@@ -240,7 +251,8 @@ class Gateway:
             on_event=self._store_event,
         )
         try:
-            return await Store.open(str(self._config.store_path), options, self._clock.boot_id)
+            with self._life.opening():
+                return await Store.open(str(self._config.store_path), options, self._clock.boot_id)
         except (StoreOwned, StoreVersion, StoreForeign) as error:
             raise SimpangError(error.code, **error.arguments) from error
         except StoreError as error:

@@ -24,6 +24,10 @@ from .uptimes import Uptimes
 # What can stand as an alarm, and so at a broker from before a restart.
 _ALARM_GROUPS = ("capture", "clock", "log", "port", "registry", "store", "uplink")
 
+# An uplink that starts reads its place in the store first, and counts its steps from then on.
+_FIRST_STEP_MS = 60_000
+_LATE_MS = 10_000
+
 
 class Uplinks:
     """Every uplink of the configuration, from `attach` on.
@@ -50,7 +54,7 @@ class Uplinks:
         self._store: Store | None = None
         self._uplinks: list[Uplink] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._running = 0
+        self._running: dict[Uplink, int] = {}
         self._stopped = asyncio.Event()
         # Uplinks run while it is set; `_idle` is set while none does.
         self._gate = asyncio.Event()
@@ -80,6 +84,15 @@ class Uplinks:
         for uplink in self._uplinks:
             await uplink.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def late(self, now_ms: int) -> str | None:
+        """Name the uplinks that should have taken a step long ago, for the watchdog; None where all did."""
+        late = [
+            str(uplink.status()["name"])
+            for uplink, since_ms in self._running.items()
+            if now_ms > max(uplink.progress().due_ms, since_ms + _FIRST_STEP_MS) + _LATE_MS
+        ]
+        return f"uplink {', '.join(late)}" if late else None
 
     def rows_came(self, newest_id: int) -> None:
         """Tell them that rows were committed."""
@@ -170,7 +183,7 @@ class Uplinks:
     async def _run(self, uplink: Uplink, retry_s: float) -> None:
         while not self._stopped.is_set():
             await self._gate.wait()
-            self._running += 1
+            self._running[uplink] = self._clock.monotonic_ms()
             self._idle.clear()
             try:
                 await uplink.run()
@@ -178,7 +191,7 @@ class Uplinks:
             except StoreError:
                 pass  # it could not read where it stands; the store's own alarm says why
             finally:
-                self._running -= 1
+                del self._running[uplink]
                 if not self._running:
                     self._idle.set()
             with suppress(TimeoutError):

@@ -10,10 +10,10 @@ CLOCK = {
         "jalankan chrony atau systemd-timesyncd, atau pasang modul jam; pembacaan tetap berjalan",
     ),
     "clock.unreadable": warning(
-        "the kernel does not tell whether the clock is synchronised: {error}",
-        'allow the system call adjtimex (systemd: no ProtectClock), or set [clock] trust to "always"',
-        "kernel tidak memberi tahu apakah jam tersinkron: {error}",
-        'izinkan panggilan sistem adjtimex (systemd: tanpa ProtectClock), atau isi [clock] trust "always"',
+        "neither the kernel nor systemd-timedated tells whether the clock is synchronised: {error}",
+        'install dbus, or allow the system call clock_adjtime, or set [clock] trust to "always"',
+        "kernel maupun systemd-timedated tidak memberi tahu apakah jam tersinkron: {error}",
+        'pasang dbus, atau izinkan panggilan sistem clock_adjtime, atau isi [clock] trust "always"',
     ),
     "clock.synced": info("the gateway's clock is synchronised", "jam gateway sudah tersinkron"),
 }

@@ -14,6 +14,12 @@ GATEWAY = {
         "satu bagian gateway gagal dan semuanya akan dimulai ulang: {error}",
         "laporkan baris ini beserta versinya",
     ),
+    "gateway.stuck": error(
+        "{part} makes no progress: if it stays so, systemd's watchdog starts the gateway anew",
+        "nothing to do if it happens once; look at disk and log where it comes again",
+        "{part} tidak maju: bila tetap begitu, watchdog systemd memulai ulang gateway",
+        "tidak perlu apa-apa bila sekali; periksa disk dan log bila terulang",
+    ),
     "alarm.raised": warning(
         "the alarm {alarm} {key} is on",
         "look at that alarm: `simpang gateway status`",

@@ -1,0 +1,1 @@
+"""What `simpang gateway install` puts on a machine: systemd unit, user, udev rules."""

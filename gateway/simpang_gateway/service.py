@@ -32,6 +32,7 @@ from .nodeoperations import NodeOperations
 from .outside import Loaded, Outside
 from .peers import Stored
 from .refusals import Refusals
+from .replays import Replays
 from .store import (
     Batch,
     Committer,
@@ -97,6 +98,7 @@ class Gateway:
             self._keys, self._hub, events, partial(self._registry_written, None)
         )
         self._uplinks = Uplinks(config, clock, events, self._alarms, self._uptimes, self._faults)
+        self._replays = Replays(self._uplinks, self._keys, events, self._faults)
         self._loading: set[asyncio.Task[None]] = set()
         self._capture: Capture | None = None
         self._lines: list[SerialLine | BridgeLine] = []
@@ -147,6 +149,7 @@ class Gateway:
                 "status": self._answer_status,
                 **self._node_operations.handlers(),
                 **Exports(lambda: self._store).handlers(),
+                **self._replays.handlers(),
             }
             socket, group = self._config.control_socket, self._config.control.group
             async with ControlServer(socket, handlers, group=group):
@@ -172,6 +175,7 @@ class Gateway:
         self._hub.close()
         self._refusals.close()
         await self._view.close()
+        await self._replays.close()
         if self._store is not None:
             await self._store.close()
         if self._capture is not None:
@@ -183,6 +187,7 @@ class Gateway:
         window = commit_window(store, self._config.store.commit_ms, self._config.store.card_mb_per_day)
         self._committer = Committer(store, window, self._config.store.commit_rows)
         self._uplinks.attach(store)
+        self._replays.attach(store)
         self._store_works(store, reload=True)
         assert self._resuming is not None
         # So that no node is refused at the start; a port that fails shows all the same if the store does too.
@@ -309,6 +314,7 @@ class Gateway:
         if not self._stop.is_set():
             self._clear_store_alarms()
             self._hub.resume(stored)
+            await self._replays.resume()
 
     async def _stop_resuming(self) -> None:
         if self._resuming is not None:
@@ -364,6 +370,7 @@ class Gateway:
             "ports": [line.status() for line in self._lines],
             "nodes": self._hub.status(),
             "uplinks": self._uplinks.status(),
+            "replays": self._replays.status(),
             "lost": self._view.lost,
             "alarms": self._alarms.status(),
             "counters": dict(sorted(self._hub.counters.items())),

@@ -1,7 +1,7 @@
 """The uplinks of a gateway: makes them, runs them, tells them of rows and alarms, stops them together."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from .errors import SimpangError
 from .events import EventStream
 from .faults import Faults
 from .messages import MESSAGES
-from .store import Released, Store, StoreError
+from .store import Cursor, Released, Store, StoreError
 from .uplink.profile import Profile
 from .uplink.service import Uplink
 from .uptimes import Uptimes
@@ -98,6 +98,15 @@ class Uplinks:
         """Tell them that rows were committed."""
         for uplink in self._uplinks:
             uplink.notify_new_rows(newest_id)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All uplinks of the configuration."""
+        return [uplink.name for uplink in self._config.uplinks]
+
+    async def turn_back(self, name: str, change: Callable[[], Awaitable[Cursor]]) -> None:
+        """See `Uplink.turn_back`; `name` is one of `names`, and `attach` was called."""
+        await self._uplinks[self.names.index(name)].turn_back(change)
 
     def publish_alarms(self) -> None:
         """Send every alarm once more: it may be known now since when it stands."""

@@ -25,8 +25,8 @@ from simpang_gateway.store import Store, owner
 DEADLINE_S = 20.0
 
 STATUS = {
-    "version", "site", "gateway", "uptime_s", "clock", "store", "ports", "nodes", "uplinks", "lost", "alarms",
-    "counters",
+    "version", "site", "gateway", "uptime_s", "clock", "store", "ports", "nodes", "uplinks", "replays",
+    "lost", "alarms", "counters",
 }  # fmt: skip
 STORE = {
     "uuid", "healthy", "waiting", "rows", "first", "last", "aside", "bytes", "used_bytes", "quota_bytes",

@@ -25,6 +25,7 @@ MESSAGES: Mapping[str, Message] = {
     **control.CLOCK,
     **control.CONTROL,
     **data.EXPORT,
+    **data.REPLAY,
     **nodes.NODE,
     **commands.COMMAND,
     **frames.FRAME,

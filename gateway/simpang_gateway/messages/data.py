@@ -1,6 +1,6 @@
 """Messages about what the owner does with his data: export, replay, backup, restore."""
 
-from .message import error
+from .message import error, info
 
 EXPORT = {
     "export.not_open": error(
@@ -62,5 +62,51 @@ EXPORT = {
         "run the export again; what was read of the old store stays in the file ending in .part",
         "gateway memulai simpanan lain saat dibaca: {found}, bukan {expected}",
         "ulangi ekspor; yang terbaca dari simpanan lama tetap ada di berkas berakhiran .part",
+    ),
+}
+
+REPLAY = {
+    "replay.range": error(
+        "the range from {first} to {last} is empty",
+        "give a first time that is not after the last one",
+        "rentang dari {first} sampai {last} kosong",
+        "beri waktu awal yang tidak melewati waktu akhir",
+    ),
+    "replay.no_range": error(
+        "a replay needs to know from when to when",
+        "give both --from and --to; they are times of receipt by the gateway",
+        "pengiriman ulang perlu tahu dari kapan sampai kapan",
+        "beri --from dan --to; keduanya waktu terima di gateway",
+    ),
+    "replay.no_uplink": error(
+        "the configuration has no [[uplink]] to send to",
+        "add one and start the gateway again",
+        "konfigurasi tidak punya [[uplink]] sebagai tujuan",
+        "tambahkan satu lalu jalankan lagi gateway",
+    ),
+    "replay.uplink": error(
+        "there is no uplink {uplink}",
+        "use one of: {known}",
+        "tidak ada uplink {uplink}",
+        "pakai salah satu: {known}",
+    ),
+    "replay.full": error(
+        "{limit} replays are under way already",
+        "wait until one is done (see the status), or end all of them with `simpang gateway replay --cancel`",
+        "{limit} pengiriman ulang sedang berjalan",
+        "tunggu sampai ada yang selesai (lihat status), "
+        "atau akhiri dengan `simpang gateway replay --cancel`",
+    ),
+    "replay.started": info(
+        "replay {replay}: {rows} records are sent once more by uplink {uplink}",
+        "pengiriman ulang {replay}: {rows} record dikirim sekali lagi oleh uplink {uplink}",
+    ),
+    "replay.done": info(
+        "replay {replay} is done: uplink {uplink} has sent {rows} records; {gone} were no longer there",
+        "pengiriman ulang {replay} selesai: uplink {uplink} mengirim {rows} record; {gone} sudah tidak ada",
+    ),
+    "replay.cancelled": info(
+        "replay {replay} was ended: uplink {uplink} had begun to send {rows} records",
+        "pengiriman ulang {replay} diakhiri: uplink {uplink} sudah mulai mengirim {rows} record",
     ),
 }

@@ -35,6 +35,7 @@ from .model import (
 )
 from .owner import Store
 from .pages import Page, Selection
+from .replay import Replay
 
 __all__ = [
     "DAMAGED",
@@ -52,6 +53,7 @@ __all__ = [
     "NodeBirth",
     "Page",
     "Released",
+    "Replay",
     "Row",
     "Selection",
     "Stats",

@@ -4,11 +4,11 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from . import ledger, loads, release, states, trim
+from . import ledger, loads, release, replay, states, trim
 from .errors import SQLITE_ERRORS, StoreDamaged, StoreError, StoreFull, StoreIo, alone, from_os, from_sqlite
 from .model import (
     DAMAGED,
@@ -79,6 +79,7 @@ class Database:
         self._share = ShareTeller(path, emit)
         self._windows_written: Counter[int] = Counter()
         self._cursors: dict[str, Cursor] = {}
+        self._replays: dict[int, replay.Replay] = {}
         self._notes: dict[int, Note] = {}
         self._uptime_ms: dict[int, int] = {}
         self._boot_offset_ms: int | None = None
@@ -149,6 +150,7 @@ class Database:
 
     def _load(self, connection: sqlite3.Connection) -> None:
         self._cursors, damaged_uplinks = states.load_cursors(connection)
+        self._replays = replay.load(connection)
         newest = connection.execute("select coalesce(max(id), 0) from record").fetchone()[0]
         if not 0 <= newest < _ID_LIMIT:
             raise StoreDamaged(self.path, f"the newest row has the id {newest}")
@@ -290,6 +292,44 @@ class Database:
         self._trimming.oldest = self._trimming.thin_node = 0
         return released
 
+    @property
+    def replays(self) -> dict[int, replay.Replay]:
+        """The replays under way, by number."""
+        return dict(self._replays)
+
+    def put_replay(self, found: replay.Replay | None, number: int) -> None:
+        """Take in a replay, or forget the one of that number.
+
+        Raises:
+            StoreError: nothing has changed.
+        """
+        replays = {kept: one for kept, one in self._replays.items() if kept != number}
+        if found is not None:
+            replays[number] = found
+        self._check_file()
+        with self._writing() as connection:
+            replay.save(connection, replays.values())
+        self._replays = replays
+
+    def open_portion(
+        self, found: replay.Replay, ids: Sequence[int], reached: int, riders: Mapping[str, Cursor]
+    ) -> tuple[replay.Replay, Cursor]:
+        """Open the next rows of a replay for its uplink; see `replay.open_portion`.
+
+        Raises:
+            StoreError: nothing has changed.
+        """
+        self._check_file()
+        cursor = riders.get(found.uplink) or self.load_cursor(found.uplink)
+        opened, cursor = replay.open_portion(found, cursor, ids, reached)
+        cursors = {**self._cursors, cursor.uplink: cursor}
+        replays = {**self._replays, opened.number: opened}
+        with self._writing() as connection:
+            states.write_cursors(connection, self._cursors, cursors)
+            replay.save(connection, replays.values())
+        self._cursors, self._replays = cursors, replays
+        return opened, cursor
+
     def set_aside(self, row_id: int, why: str) -> None:
         """Give a row to no reader from now on; written with the next commit, and so never after the cursor.
 
@@ -358,11 +398,19 @@ class Database:
                 # The newest row stays: after a restart the next id is found by it.
                 below=self._next_id if coming else self._next_id - 1,
                 gone=self._gone,
-                delivered=trim.Delivered([cursors.get(name, Cursor(name)) for name in self._options.uplinks]),
+                delivered=trim.Delivered([self._passed(name, cursors) for name in self._options.uplinks]),
                 lots=8 + 2 * coming // trim.LOT,
                 wall_ms=_now_ms(),
             )
         return progress
+
+    def _passed(self, uplink: str, cursors: Mapping[str, Cursor]) -> Cursor:
+        """What an uplink has delivered, whether or not it sends some of it once more."""
+        cursor = cursors.get(uplink, Cursor(uplink))
+        for found in self._replays.values():
+            if found.uplink == uplink:
+                cursor = replay.close_portion(cursor, found.portion)
+        return cursor
 
     def _note_gone(self, connection: sqlite3.Connection, more: int, trimmed: trim.Progress) -> None:
         if more:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from . import ledger, loads, pages, states
+from . import ledger, loads, pages, replay, states
 from .database import WINDOWS_IN_MEMORY, Database
 from .errors import StoreClosed, StoreError, alone
 from .lock import StoreLock
@@ -66,6 +66,8 @@ class Store:
         self._retry_s = RETRY_S[0]
         self._failed_s = 0.0
         self._retrying = asyncio.Lock()
+        # One at a time moves cursors back.
+        self._turning = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
         self._uplinks = uplinks
         self._advanced = asyncio.Event()
@@ -213,15 +215,71 @@ class Store:
         Raises:
             StoreError: nothing was released.
         """
-        released = await self._run(self._database.release, schemas, dict(self._riders))
-        self._riders.update({name: released.cursors[name] for name in self._riders})
-        return released
+        async with self._turning:
+            riders = self._take_riders(self._riders.keys() | set(self._uplinks))
+            try:
+                released = await self._run(self._database.release, schemas, riders)
+            except BaseException:
+                self._riders = riders | self._riders
+                raise
+            self._riders.update({name: released.cursors[name] for name in riders})
+            return released
 
-    async def passed(self, row_id: int) -> None:
-        """Wait until every uplink is past a row."""
+    async def ids(self, selection: pages.Selection, after_id: int, through: int) -> tuple[list[int], int]:
+        """Ids of the next selected rows above `after_id`, up to `through`, that uplinks send; see `pages`.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        return await self._ask(pages.ids, selection, after_id, through)
+
+    def replays(self) -> dict[int, replay.Replay]:
+        """The replays under way, by number."""
+        return self._database.replays
+
+    async def put_replay(self, found: replay.Replay) -> None:
+        """Take in a replay; it is on the disk when this returns.
+
+        Raises:
+            StoreError: it is not.
+        """
+        await self._run(self._database.put_replay, found, found.number)
+
+    async def end_replay(self, number: int) -> None:
+        """Forget a replay. Rows of it that are open already are sent all the same.
+
+        Raises:
+            StoreError: it is still there.
+        """
+        await self._run(self._database.put_replay, None, number)
+
+    async def open_portion(
+        self, found: replay.Replay, ids: Sequence[int], reached: int
+    ) -> tuple[replay.Replay, Cursor]:
+        """Open the next rows of a replay; see `replay.open_portion`. Its uplink must stand still meanwhile.
+
+        Raises:
+            StoreError: nothing was opened.
+        """
+        async with self._turning:
+            riders = self._take_riders([found.uplink])
+            try:
+                opened, cursor = await self._run(self._database.open_portion, found, ids, reached, riders)
+            except BaseException:
+                self._riders = riders | self._riders
+                raise
+            self._riders[cursor.uplink] = cursor
+            return opened, cursor
+
+    def _take_riders(self, uplinks: Collection[str]) -> dict[str, Cursor]:
+        """Take cursors out that are about to go back: a commit meanwhile must not write them as they were."""
+        return {name: self._riders.pop(name) for name in uplinks if name in self._riders}
+
+    async def passed(self, row_id: int, uplinks: Sequence[str] | None = None) -> None:
+        """Wait until uplinks (None: all) are past a row."""
         while True:
             self._advanced.clear()
-            cursors = [await self.load_cursor(uplink) for uplink in self._uplinks]
+            cursors = [await self.load_cursor(uplink) for uplink in uplinks or self._uplinks]
             if all(cursor.last >= row_id for cursor in cursors):
                 return
             await self._advanced.wait()

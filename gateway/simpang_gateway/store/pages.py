@@ -96,13 +96,18 @@ def page(connection: sqlite3.Connection, selection: Selection, after: int, throu
 def ids(
     connection: sqlite3.Connection, selection: Selection, after: int, through: int
 ) -> tuple[list[int], int]:
-    """The ids of the next rows above `after`, up to `through`, and the id behind which the next follow."""
+    """The ids of the next rows above `after`, up to `through`, and the id behind which the next follow.
+
+    Rows that are set aside are not among them: no uplink sends those.
+    """
     reach = _reach(connection, after, through)
     if reach is None:
         return [], max(after, through)
     condition, values = selection.condition()
     found = connection.execute(
-        f"select id from record where id > ? and id <= ? and {condition} order by id", (after, reach, *values)
+        f"""select id from record where id > ? and id <= ? and {condition}
+            and not exists (select 1 from aside where aside.id = record.id) order by id""",
+        (after, reach, *values),
     )
     return [row_id for (row_id,) in found], reach
 

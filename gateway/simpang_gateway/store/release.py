@@ -1,4 +1,4 @@
-"""Rows set aside for a schema that this release knows: readers get them after all.
+"""Cursors that go back: rows set aside for a schema that this release knows are sent after all.
 
 They lie below the uplinks' cursors. In one transaction they leave the list of rows set aside, and each cursor
 goes back to before the first of them with everything else between marked as done: so the uplinks send just
@@ -6,8 +6,10 @@ these, as they send any row, and no crash can lose one.
 """
 
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 
 from .model import Cursor, Released, unknown_schema
 
@@ -30,13 +32,13 @@ def release(
         )
     ]
     room = MAX_HOLES - 1 - max((len(cursor.done) for cursor in cursors.values()), default=0)
-    taken = _first_runs(ids, max(1, room))
+    taken = first_runs(ids, max(1, room))
     connection.executemany("delete from aside where id = ?", [(row_id,) for row_id in taken])
     reopened = {name: reopen(cursor, taken) for name, cursor in cursors.items()}
     return Released(len(taken), taken[-1] if taken else 0, len(taken) < len(ids), reopened)
 
 
-def _first_runs(ids: Sequence[int], runs: int) -> Sequence[int]:
+def first_runs(ids: Sequence[int], runs: int) -> Sequence[int]:
     """The ids of at most `runs` runs of consecutive ids."""
     for at, row_id in enumerate(ids):
         if at == 0 or ids[at - 1] + 1 != row_id:
@@ -44,6 +46,14 @@ def _first_runs(ids: Sequence[int], runs: int) -> Sequence[int]:
             if runs < 0:
                 return ids[:at]
     return ids
+
+
+def has_passed(cursor: Cursor, row_id: int) -> bool:
+    """Whether the uplink has done this row."""
+    if row_id <= cursor.last:
+        return True
+    at = bisect_right(cursor.done, (row_id, inf))
+    return at > 0 and row_id <= cursor.done[at - 1][1]
 
 
 def reopen(cursor: Cursor, ids: Sequence[int]) -> Cursor:

@@ -5,14 +5,13 @@ all those that were set aside.
 """
 
 import sqlite3
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 from . import ledger
 from .model import STORE_FULL, Batch, Cursor, LossRange, pack_key
+from .release import has_passed
 from .rows import COLUMNS, decode, insert
 from .schema import PAGE_SIZE
 from .shares import Shares
@@ -37,17 +36,10 @@ class Delivered:
         self.through = min((cursor.last for cursor in cursors), default=0)
 
     def __contains__(self, row_id: int) -> bool:
-        return bool(self._cursors) and all(_has_passed(cursor, row_id) for cursor in self._cursors)
+        return bool(self._cursors) and all(has_passed(cursor, row_id) for cursor in self._cursors)
 
 
 _NONE = Delivered(())
-
-
-def _has_passed(cursor: Cursor, row_id: int) -> bool:
-    if row_id <= cursor.last:
-        return True
-    at = bisect_right(cursor.done, (row_id, inf))
-    return at > 0 and row_id <= cursor.done[at - 1][1]
 
 
 @dataclass(slots=True)

@@ -99,6 +99,8 @@ class Pipeline:
         self._ahead = ahead
         self._streams: dict[Stream, _StreamState] = {}
         self._flights: dict[int, _StreamState] = {}
+        self._still: Callable[[], None] | None = None  # told when nothing is on the way, while halted
+        self._halted = False
         self._held = 0  # rows in memory, but for the one of each refused stream: those must not fill it up
         self._token = 0
 
@@ -195,7 +197,7 @@ class Pipeline:
         """
         found: list[Outgoing] = []
         slots = min(slots, self._inflight - len(self._flights))
-        if slots < 1:
+        if slots < 1 or self._halted:
             return found
         used = self.in_flight_bytes
         ready = sorted(
@@ -224,6 +226,35 @@ class Pipeline:
         self._flights[self._token] = state
         return state.flight
 
+    def halt(self, still: Callable[[], None]) -> None:
+        """Send nothing new until `go_on`; `still` is called once nothing is on the way, perhaps at once."""
+        self._halted = True
+        self._still = still
+        self._tell_still()
+
+    def go_on(self, cursor: int | None = None, done: Iterable[Range] = ()) -> None:
+        """Send again; with `cursor`, from another place in the store, perhaps what was delivered already.
+
+        Raises ValueError where something is on the way then: it would be counted at the wrong place.
+        """
+        if cursor is not None:
+            if self._flights:
+                raise ValueError("messages are on the way")
+            self._cursor = self._head = cursor
+            self._done = RangeSet(done, limit=self._done.limit)
+            self._held = 0
+            for state in self._streams.values():
+                state.held.clear()
+                state.missing_from = None
+                state.delivered = 0
+        self._halted = False
+        self._still = None
+
+    def _tell_still(self) -> None:
+        if self._still is not None and not self._flights:
+            still, self._still = self._still, None
+            still()
+
     def acked(self, token: int) -> int:
         """The broker took the message: its rows are delivered. Returns how many, 0 for an unknown token."""
         state = self._flights.pop(token, None)
@@ -242,6 +273,7 @@ class Pipeline:
             self._head = min(self._head, state.missing_from - 1)
             state.missing_from = None
         self._advance()
+        self._tell_still()
         return len(entries)
 
     def failed(self, token: int, now_s: float) -> int:
@@ -257,6 +289,7 @@ class Pipeline:
         if len(waiting) > 1:
             state.missing_from = min(waiting[1].id, state.missing_from or waiting[1].id)
         self._postpone(state, now_s)
+        self._tell_still()
         return state.failures
 
     def _postpone(self, state: _StreamState, now_s: float) -> None:
@@ -288,6 +321,7 @@ class Pipeline:
             state.flight = None
             state.missing_from = None
         self._head = self._cursor
+        self._tell_still()
         return accused
 
     def _advance(self) -> None:

@@ -16,7 +16,7 @@ class RangeSet:
     """
 
     def __init__(self, ranges: Iterable[Range] = (), *, limit: int = 4096) -> None:
-        self._limit = limit
+        self.limit = limit
         self._first: list[int] = []
         self._last: list[int] = []
         for first, last in sorted(ranges):
@@ -39,7 +39,7 @@ class RangeSet:
             self._last[at - 1] = number
         elif joins_right:
             self._first[at] = number
-        elif len(self._first) >= self._limit:
+        elif len(self._first) >= self.limit:
             return False
         else:
             self._first.insert(at, number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -103,6 +103,9 @@ class Uplink:
         self._backoff = Backoff(self._delay(_BACKOFF_FLOOR_S))
         self._stop = asyncio.Event()
         self._pipeline: Pipeline | None = None
+        # Held while the place in the store is read or moved.
+        self._place = asyncio.Lock()
+        self._turning = False
         self._session: Session | None = None
         self._feeder: Feeder | None = None
         self._state = "stopped"
@@ -122,14 +125,15 @@ class Uplink:
 
         Raises StoreError only where the cursor cannot be loaded at the start.
         """
-        saved = await self._store.load_cursor(self._config.name)
-        self._pipeline = pipeline = Pipeline(
-            saved.last,
-            saved.done,
-            retry_delay_s=self._delay(_REFUSED_FLOOR_S),
-            inflight=self._config.inflight,
-            pack=self._config.pack,
-        )
+        async with self._place:
+            saved = await self._store.load_cursor(self._config.name)
+            self._pipeline = pipeline = Pipeline(
+                saved.last,
+                saved.done,
+                retry_delay_s=self._delay(_REFUSED_FLOOR_S),
+                inflight=self._config.inflight,
+                pack=self._config.pack,
+            )
         self._newest = max(self._newest, saved.last)
         try:
             while not self._stop.is_set():
@@ -149,6 +153,38 @@ class Uplink:
         `run` may be called again: it goes on from the cursor that the store has then.
         """
         self._stop.set()
+        if self._session is not None:
+            self._session.wake()
+
+    async def turn_back(self, change: Callable[[], Awaitable[Cursor]]) -> None:
+        """Let `change` move the cursor in the store while no record is on the way, and go on from there.
+
+        The connection stays. Raises what `change` raises: then it goes on from where it was.
+        """
+        async with self._place:
+            pipeline = self._pipeline
+            if pipeline is None:
+                await change()  # `run` begins there
+                return
+            still = asyncio.Event()
+            pipeline.halt(still.set)
+            moved: Cursor | None = None
+            try:
+                await still.wait()
+                self._note_cursor()
+                self._turning = True
+                moved = await change()
+            finally:
+                self._turning = False
+                if moved is None:
+                    pipeline.go_on()
+                else:
+                    pipeline.go_on(moved.last, moved.done)
+            self._kick()
+
+    def _kick(self) -> None:
+        if self._feeder is not None:
+            self._feeder.more_room()
         if self._session is not None:
             self._session.wake()
 
@@ -415,7 +451,8 @@ class Uplink:
         if self._note_timer is not None:
             self._note_timer.cancel()
             self._note_timer = None
-        if self._pipeline is not None:
+        # While the cursor goes back in the store, what is here is no longer right.
+        if self._pipeline is not None and not self._turning:
             done = tuple(self._pipeline.done())
             self._store.advance(Cursor(self._config.name, self._pipeline.cursor, done))
 

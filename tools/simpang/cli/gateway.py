@@ -1,4 +1,4 @@
-"""`simpang gateway`: init, check, run, status, export."""
+"""`simpang gateway`: init, check, run, status, export, replay."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .gateway_export import export
+from .gateway_replay import replay
 from .help import config_option, example, json_option
 
 
@@ -103,3 +104,4 @@ def status(config_path: Path, as_json: bool) -> None:
 
 
 gateway.add_command(export)
+gateway.add_command(replay)

@@ -18,6 +18,10 @@ PROOFS = {
         "simpang.cli.prove_frames:frames",
         "Random, damaged and forged frames against everything that reads frames.",
     ),
+    "powercut": (
+        "simpang.cli.prove_powercut:powercut",
+        "The store after thousands of power cuts, made from a recording of what it writes.",
+    ),
 }
 
 

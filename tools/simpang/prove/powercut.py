@@ -25,6 +25,7 @@ import traceback
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -123,11 +124,15 @@ def pieces(seed: int, count: int, mode: str, folder: Path, only: int | None = No
     return blocks if only is None else [block for block in blocks if block.number == only // BLOCK]
 
 
-def scratch() -> Path:
-    """A new folder for recordings and images, in memory where that is to be had: nothing in it must last."""
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for recordings and images, gone at the end; in memory where that is to be had."""
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 256 << 20
-    return Path(tempfile.mkdtemp(prefix="simpang-powercut-", dir=memory if roomy else None)).resolve()
+    with tempfile.TemporaryDirectory(
+        prefix="simpang-powercut-", dir=memory if roomy else None, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder).resolve()
 
 
 def prepare(seed: int, count: int, mode: str, folder: Path) -> int:
@@ -138,7 +143,10 @@ def prepare(seed: int, count: int, mode: str, folder: Path) -> int:
         RigError: the writer failed.
     """
     operations = 0
+    needed = {piece.kind for piece in pieces(seed, count, mode, folder)}
     for kind, steps in _STEPS.items():
+        if kind not in needed and "again" not in needed:
+            continue
         base: Files = {}
         if kind == "old":
             base = _old_store(folder, seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from .downlink.catalogue import CATALOGUE, HARMLESS
+from .downlink.ed25519 import read_public
 from .errors import SimpangError
 from .files import describe
 
@@ -187,6 +190,44 @@ class Log(_Table):
     path: _File | None = None
 
 
+def _to_command(value: str) -> str:
+    if value not in CATALOGUE:
+        raise ValueError("no such command")
+    return value
+
+
+def _to_public(value: str) -> str:
+    read_public(value)
+    return value
+
+
+_COMMAND_NAMES = "[" + ", ".join(f'"{name}"' for name in CATALOGUE) + "]"
+_Commands = Annotated[
+    list[Annotated[str, AfterValidator(_to_command)]], Field(max_length=64, examples=[_COMMAND_NAMES])
+]
+_Public = Annotated[
+    str, AfterValidator(_to_public), Field(examples=['"..." (`simpang command keygen`, base64, 32 bytes)'])
+]
+
+
+class Commands(_Table):
+    """[commands]: what may be asked for over MQTT at all, and how; times in seconds."""
+
+    allow: _Commands = list(HARMLESS)
+    max_span_s: Annotated[int, Field(ge=10, le=604_800)] = 86_400
+    ahead_s: Annotated[int, Field(ge=0, le=3600)] = 60
+    per_minute: Annotated[int, Field(ge=1, le=6000)] = 30
+
+
+class CommandKey(_Table):
+    """One [[command_key]]: who may sign commands; `nodes` None: for every node."""
+
+    name: _Name
+    public: _Public
+    allow: _Commands
+    nodes: Annotated[list[_NodeId], Field(max_length=1000, examples=["[1, 2, 3]"])] | None = None
+
+
 class GatewayConfig(_Table):
     """A whole configuration; every path in it is absolute."""
 
@@ -199,6 +240,8 @@ class GatewayConfig(_Table):
     control: Control = Control()
     capture: Capture = Capture()
     log: Log = Log()
+    commands: Commands = Commands()
+    command_keys: Annotated[list[CommandKey], Field(alias="command_key", max_length=16)] = []
 
     @property
     def state(self) -> Path:
@@ -226,8 +269,10 @@ _TABLES: dict[str, type[_Table]] = {
     "control": Control,
     "capture": Capture,
     "log": Log,
+    "commands": Commands,
+    "command_key": CommandKey,
 }
-_ARRAYS = ("port", "uplink")
+_ARRAYS = ("port", "uplink", "command_key")
 
 
 def load(path: Path | str) -> GatewayConfig:
@@ -281,6 +326,7 @@ def parse(text: str, path: Path) -> GatewayConfig:
             expected = _expected(Uplink, "username")
             raise SimpangError("config.missing", file=path, key=key, expected=expected)
         _check_tls(path, f"[[uplink]] #{number}", uplink)
+    _refuse_duplicates(path, "command_key", "name", [key.name for key in config.command_keys])
     return _with_client_ids(config)
 
 

@@ -80,7 +80,7 @@ class Hub:
         self._lines: list[Line] = []
         self._storing = False
         self.counters: Counter[str] = Counter()
-        self._mailbox = Mailbox(keys)
+        self._mailbox = Mailbox(keys, outside.on_command_sent)
         self._answers = Answers(self._peers, self._mailbox, clock, outside.guard, self.counters)
 
     # ---- sessions
@@ -216,19 +216,23 @@ class Hub:
 
     # ---- commands
 
-    def command(self, node: int, op: int, data: bytes = b"") -> Command:
+    def command(self, node: int, op: int, data: bytes = b"", number: int | None = None) -> Command:
         """Have a command delivered, in place of one that is pending; return it as it changes.
 
-        Raises SimpangError: node.unknown, node.revoked, node.command, node.commands_used_up, registry.*.
+        With `number`, under one that the key store gave before. Raises SimpangError: node.unknown,
+        node.revoked, node.command, node.commands_used_up, registry.*.
         """
-        command = self._mailbox.put(node, op, data)
+        command = self._mailbox.put(node, op, data, number)
         peer = self._peer(node)
         self._session(node, peer).post(command.number, op, data)
         return command
 
-    async def command_ends(self, node: int, seconds: float) -> None:
-        """Wait until the pending command of a node has its result, so long at most."""
-        await self._mailbox.wait(node, seconds)
+    def withdraw(self, node: int, number: int) -> None:
+        """Deliver a command no more; what it has brought about is still told."""
+        self._mailbox.withdraw(node, number)
+        peer = self._peers.get(node)
+        if peer is not None and peer.session is not None:
+            peer.session.withdraw(number)
 
     # ---- frames
 
@@ -419,6 +423,7 @@ class Hub:
             self._outside.on_rows(first_id + len(changes.records) - 1)
         for number, outcome, text in changes.results:
             self._mailbox.ended(node, number, outcome, text)
+            self._outside.on_command_result(node, number, outcome, text)
 
     def _stall(self, peer: Peer, session: NodeSession) -> None:
         """Take back changes that were not submitted. The node keeps its records and sends them again."""

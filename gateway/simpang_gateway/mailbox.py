@@ -1,7 +1,7 @@
 """Commands down to nodes: one pending at a time for each, until its result comes back as a record."""
 
-import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from .keystore import KeyStore
 
 QUEUED = "queued"
 SENT = "sent"
+EXPIRED = "expired"
 
 # What a result means for the one who asked; `outcome` says it exactly.
 _STATES = {
@@ -27,7 +28,7 @@ _STATES = {
 class Command:
     """One command; `outcome` and `text` are the node's own.
 
-    `state` is queued, sent, done, refused or failed.
+    `state` is queued, sent, done, refused, failed or, where it was withdrawn, expired.
     """
 
     number: int
@@ -55,19 +56,21 @@ class Command:
 
 
 class Mailbox:
-    """The newest command of each node; bounded by the number of nodes.
+    """The command that each node is given now, or was last; bounded by the number of nodes.
 
-    A command that is pending is forgotten when the gateway stops. Its id is not given again.
+    What is to come after it, and what survives a restart, is the affair of `downlink`.
     """
 
-    def __init__(self, keys: KeyStore) -> None:
-        """`keys` gives the ids."""
+    def __init__(
+        self, keys: KeyStore, on_sent: Callable[[int, int], None] = lambda node, number: None
+    ) -> None:
+        """`keys` gives the ids; `on_sent` hears node and id of what goes out for the first time."""
         self._keys = keys
+        self._on_sent = on_sent
         self._commands: dict[int, Command] = {}
-        self._waiting: dict[int, set[asyncio.Future[None]]] = {}
 
-    def put(self, node: int, op: int, data: bytes) -> Command:
-        """Make a command for `node`, in place of one whose result has not come.
+    def put(self, node: int, op: int, data: bytes, number: int | None = None) -> Command:
+        """Make a command for `node`, in place of one whose result has not come; None: with the next id.
 
         Raises SimpangError: node.unknown, node.revoked, node.commands_used_up, node.command, registry.*.
         """
@@ -75,11 +78,8 @@ class Mailbox:
             raise SimpangError("node.unknown", node=node)
         if self._keys.is_revoked(node):
             raise SimpangError("node.revoked", node=node)
-        if len(data) > commands.MAX_DATA:
-            error = f"{len(data)} > {commands.MAX_DATA} bytes"
-            raise SimpangError("node.command", node=node, error=error)
-        self._wake(node)
-        command = self._commands[node] = Command(self._keys.next_command(node), op, data)
+        _check_size(node, data)
+        command = self._commands[node] = Command(number or self._keys.next_command(node), op, data)
         return command
 
     def last(self, node: int) -> Command | None:
@@ -94,8 +94,15 @@ class Mailbox:
     def sent(self, node: int) -> None:
         """Note that the pending command went out."""
         command = self.pending(node)
-        if command is not None:
+        if command is not None and command.state != SENT:
             command.state = SENT
+            self._on_sent(node, command.number)
+
+    def withdraw(self, node: int, number: int) -> None:
+        """Forget that a command is pending."""
+        command = self.pending(node)
+        if command is not None and command.number == number:
+            command.state = EXPIRED
 
     def ended(self, node: int, number: int, outcome: int, text: str) -> None:
         """Note a result that the store holds now."""
@@ -106,25 +113,11 @@ class Mailbox:
         known = outcome < len(codes.OUTCOMES)
         command.outcome = codes.OUTCOMES[outcome] if known else f"outcome-{outcome}"
         command.text = text
-        self._wake(node)
 
-    async def wait(self, node: int, seconds: float) -> None:
-        """Wait until the pending command of a node has its result, or another took its place."""
-        if self.pending(node) is None:
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(node, set()).add(future)
-        try:
-            await asyncio.wait([future], timeout=seconds)
-        finally:
-            waiting = self._waiting.get(node, set())
-            waiting.discard(future)
-            if not waiting:
-                self._waiting.pop(node, None)
 
-    def _wake(self, node: int) -> None:
-        for future in self._waiting.pop(node, set()):
-            future.set_result(None)
+def _check_size(node: int, data: bytes) -> None:
+    if len(data) > commands.MAX_DATA:
+        raise SimpangError("node.command", node=node, error=f"{len(data)} > {commands.MAX_DATA} bytes")
 
 
 def parse_command(node: int, op: str, value: object) -> tuple[int, bytes]:
@@ -144,10 +137,12 @@ def parse_command(node: int, op: str, value: object) -> tuple[int, bytes]:
         if not isinstance(value, dict) or not value:
             raise SimpangError("node.command", node=node, error=f'{op}: {{"key": value}}')
         try:
-            return number, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+            data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
         except UnicodeEncodeError as error:
             # JSON can name half a surrogate pair, but there is no such character.
             raise SimpangError("node.command", node=node, error=f"{op}: UTF-8") from error
+        _check_size(node, data)
+        return number, data
     if value is not None:
         raise SimpangError("node.command", node=node, error=f"{op}: + {json.dumps(value)}")
     return number, b""

@@ -9,14 +9,10 @@ from .errors import SimpangError
 from .events import EventStream
 from .hub import Hub
 from .keystore import KeyStore
-from .mailbox import parse_command
-
-COMMAND_WAIT_S = 60
-"""The longest that an answer on the control socket waits for a command's result."""
 
 
 class NodeOperations:
-    """Adding, rekeying, revoking and commanding nodes. `registry_written` is called after each change."""
+    """Adding, rekeying and revoking nodes. `registry_written` is called after each change."""
 
     def __init__(
         self, keys: KeyStore, hub: Hub, events: EventStream, registry_written: Callable[[], None]
@@ -32,7 +28,6 @@ class NodeOperations:
             "node.add": self._add,
             "node.rekey": self._rekey,
             "node.revoke": self._revoke,
-            "node.command": self._command,
         }
 
     async def _add(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -46,11 +41,19 @@ class NodeOperations:
 
     async def _rekey(self, request: dict[str, Any]) -> dict[str, Any]:
         node = _node_of(request)
+        generation, key = await self.rekey(node)
+        return {"node": node, "generation": generation, "key": key}
+
+    async def rekey(self, node: int) -> tuple[int, dict[str, object]]:
+        """Make keys for the next flashing of a node; return their generation and the content of its key file.
+
+        Raises as `KeyStore.rekey_node`.
+        """
         generation, key = await asyncio.to_thread(self._keys.rekey_node, node)
         self._registry_written()
         self._hub.rekeyed(node)
         self._events.emit("node.rekeyed", node=node, generation=generation)
-        return {"node": node, "generation": generation, "key": key}
+        return generation, key
 
     async def _revoke(self, request: dict[str, Any]) -> dict[str, Any]:
         node, why = _node_of(request), request.get("why", "")
@@ -60,18 +63,6 @@ class NodeOperations:
         self._registry_written()
         self._events.emit("node.was_revoked", node=node, why=why)
         return {"node": node}
-
-    async def _command(self, request: dict[str, Any]) -> dict[str, Any]:
-        node, name, seconds = _node_of(request), request.get("command"), request.get("wait_s", 0)
-        if not isinstance(name, str):
-            raise SimpangError("control.request", error="command is missing", example='"command": "health"')
-        if not isinstance(seconds, int | float) or not 0 <= seconds <= COMMAND_WAIT_S:
-            example = f'"wait_s": 0..{COMMAND_WAIT_S}'
-            raise SimpangError("control.request", error="wait_s", example=example)
-        op, data = parse_command(node, name, request.get("data"))
-        command = self._hub.command(node, op, data)
-        await self._hub.command_ends(node, seconds)
-        return {"node": node, "command": command.to_dict()}
 
 
 def _node_of(request: dict[str, Any]) -> int:

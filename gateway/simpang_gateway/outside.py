@@ -30,5 +30,9 @@ class Outside:
     """Told why the registry could not be written, or None when it was."""
     on_promoted: Callable[[int, int], None] = lambda node, generation: None
     """Told the node and the generation of keys that it uses from now on."""
+    on_command_sent: Callable[[int, int], None] = lambda node, number: None
+    """Told the node and the number of a command that went out for the first time."""
+    on_command_result: Callable[[int, int, int, str], None] = lambda node, number, outcome, text: None
+    """Told node, number, outcome and text of every result that is in the store."""
     guard: AbstractContextManager[None] = field(default_factory=nullcontext)
     """Entered around everything that the event loop calls here."""

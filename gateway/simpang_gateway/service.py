@@ -18,6 +18,9 @@ from .capture import Capture
 from .clock import Clock
 from .config import BRIDGE, RS485, GatewayConfig, Port
 from .control import ControlServer
+from .downlink.actions import make_actions
+from .downlink.rules import rules_of
+from .downlink.service import Downlink
 from .errors import SimpangError
 from .events import EventStream
 from .exports import Exports
@@ -90,6 +93,8 @@ class Gateway:
                 on_registry=self._registry_written,
                 on_promoted=partial(self._key_event, "node.promoted"),
                 load_window=self._load_window,
+                on_command_sent=lambda node, command: self._downlink.sent(node, command),
+                on_command_result=lambda *found: self._downlink.result(*found),
                 guard=self._faults,
             ),
             Limits(frames_per_s=config.limits.node_frames_per_s, bytes_per_s=config.limits.node_bytes_per_s),
@@ -99,6 +104,23 @@ class Gateway:
         )
         self._uplinks = Uplinks(config, clock, events, self._alarms, self._uptimes, self._faults)
         self._replays = Replays(self._uplinks, self._keys, events, self._faults)
+        self._downlink = Downlink(
+            rules_of(config),
+            config.state,
+            self._keys,
+            self._hub,
+            clock,
+            events,
+            self._alarms,
+            self._uplinks,
+            self._faults,
+            make_actions(
+                config.state,
+                self._node_operations,
+                lambda: self._answer_status({}),
+                self._replays.request,
+            ),
+        )
         self._loading: set[asyncio.Task[None]] = set()
         self._capture: Capture | None = None
         self._lines: list[SerialLine | BridgeLine] = []
@@ -113,7 +135,7 @@ class Gateway:
             store_path=config.store_path,
             log_path=config.log.path,
             waiting_rows=self._waiting_rows,
-            on_time=self._uplinks.publish_alarms,
+            on_time=self._time_known,
         )
         self._line_tasks: dict[str, asyncio.Task[None]] = {}
         parts = (self._uplinks.late, self._dead_lines)
@@ -148,6 +170,7 @@ class Gateway:
             handlers = {
                 "status": self._answer_status,
                 **self._node_operations.handlers(),
+                **self._downlink.handlers(),
                 **Exports(lambda: self._store).handlers(),
                 **self._replays.handlers(),
             }
@@ -174,6 +197,7 @@ class Gateway:
         await self._stop_resuming()
         self._hub.close()
         self._refusals.close()
+        await self._downlink.close()
         await self._view.close()
         await self._replays.close()
         if self._store is not None:
@@ -203,6 +227,7 @@ class Gateway:
             store=store.uuid,
         )
         self._line_tasks = {line.name: self._start(line.run()) for line in self._lines}
+        commands = self._start(self._downlink.run())
         self._uplinks.start(RETRY_S)
         try:
             await self._stop.wait()
@@ -214,7 +239,7 @@ class Gateway:
                 async with asyncio.timeout(_DRAIN_S):
                     await self._committer.drain()
             lines, self._line_tasks = list(self._line_tasks.values()), {}
-            await _end_all(lines)
+            await _end_all([commands, *lines])
             await _end_all(list(self._loading))
             await self._uplinks.stop()
 
@@ -372,9 +397,14 @@ class Gateway:
             "uplinks": self._uplinks.status(),
             "replays": self._replays.status(),
             "lost": self._view.lost,
+            "commands": self._downlink.status(),
             "alarms": self._alarms.status(),
             "counters": dict(sorted(self._hub.counters.items())),
         }
+
+    def _time_known(self) -> None:
+        self._uplinks.publish_alarms()
+        self._downlink.clock_known()
 
     def _key_event(self, code: str, node: int, generation: int) -> None:
         self._events.emit(code, node=node, generation=generation)

@@ -22,6 +22,7 @@ from .uplink.service import Uplink
 from .uptimes import Uptimes
 
 # What can stand as an alarm, and so at a broker from before a restart.
+_ALARMS = ("command.unsaved",)
 _ALARM_GROUPS = ("capture", "clock", "log", "port", "registry", "store", "uplink")
 
 # An uplink that starts reads its place in the store first, and counts its steps from then on.
@@ -53,6 +54,7 @@ class Uplinks:
         self._loop = asyncio.get_running_loop()
         self._store: Store | None = None
         self._uplinks: list[Uplink] = []
+        self._profiles: dict[str, Profile] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._running: dict[Uplink, int] = {}
         self._stopped = asyncio.Event()
@@ -113,6 +115,20 @@ class Uplinks:
         for code in self._alarms.codes():
             self._publish_alarm(code)
 
+    def listen(self, heard: Callable[[str, bytes], None]) -> None:
+        """Have `heard(uplink, payload)` called for every message on a command topic."""
+        for name, profile in self._profiles.items():
+            self._named(name).subscribe(profile.command_topic, partial(_came, heard, name))
+
+    def tell(self, name: str, id: str, payload: bytes, *, retain: bool, expiry_s: int) -> None:
+        """Publish the state of a command over the uplink `name`, if there still is one of that name."""
+        profile = self._profiles.get(name)
+        if profile is not None:
+            self._named(name).publish_state(profile.command_state_topic(id), payload, retain, expiry_s)
+
+    def _named(self, name: str) -> Uplink:
+        return self._uplinks[list(self._profiles).index(name)]
+
     def status(self) -> Sequence[dict[str, Any]]:
         """Return one object for each."""
         return [uplink.status() for uplink in self._uplinks]
@@ -166,7 +182,7 @@ class Uplinks:
     # ---- one uplink
 
     def _make(self, config: UplinkConfig, store: Store) -> Uplink:
-        profile = Profile(
+        profile = self._profiles[config.name] = Profile(
             prefix=config.prefix,
             site=self._config.gateway.site,
             gateway=self._config.gateway.name,
@@ -185,7 +201,7 @@ class Uplinks:
             alarm_codes=[
                 code
                 for code, message in MESSAGES.items()
-                if message.severity != "info" and code.partition(".")[0] in _ALARM_GROUPS
+                if message.severity != "info" and (code.partition(".")[0] in _ALARM_GROUPS or code in _ALARMS)
             ],
         )
 
@@ -222,3 +238,7 @@ class Uplinks:
                 oldest = standing[0]
                 cause = SimpangError(oldest.code, **oldest.arguments).cause("en")
                 uplink.show_alarm(code, cause, oldest.since)
+
+
+def _came(heard: Callable[[str, bytes], None], name: str, _topic: str, payload: bytes, _: object) -> None:
+    heard(name, payload)

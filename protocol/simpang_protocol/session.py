@@ -389,6 +389,11 @@ class NodeSession:
         self._command = (command, _commands.build_config(command, op, data))
         self._mailed_ms = None
 
+    def withdraw(self, command: int) -> None:
+        """Deliver a command no more; its result is still taken if it comes."""
+        if self.pending_command == command:
+            self._command = None
+
     @property
     def pending_command(self) -> "int | None":
         """The id of the command whose result has not come yet."""

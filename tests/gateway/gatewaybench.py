@@ -26,7 +26,7 @@ DEADLINE_S = 20.0
 
 STATUS = {
     "version", "site", "gateway", "uptime_s", "clock", "store", "ports", "nodes", "uplinks", "replays",
-    "lost", "alarms", "counters",
+    "lost", "alarms", "commands", "counters",
 }  # fmt: skip
 STORE = {
     "uuid", "healthy", "waiting", "rows", "first", "last", "aside", "bytes", "used_bytes", "quota_bytes",
@@ -41,7 +41,7 @@ NODE = {
 }  # fmt: skip
 UPLINK = {
     "name", "host", "state", "delivered", "messages", "refused", "aside", "backlog", "cursor", "reconnects",
-    "last_error",
+    "subscribed", "last_error",
 }  # fmt: skip
 ALARM = {"code", "key", "severity", "since", "cause", "next"}
 

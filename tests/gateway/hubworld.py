@@ -236,6 +236,7 @@ class World:
         self.rows_told: list[int] = []
         self.uptimes: list[tuple[int, int, int]] = []
         self.promoted: list[tuple[int, int]] = []
+        self.told: list[tuple[object, ...]] = []
         self.limits = Limits(new_epoch_every_ms=epoch_every_ms, **limits)
         self.start()
 
@@ -252,6 +253,8 @@ class World:
             on_refused=lambda *told: self.refused.append(told),
             on_registry=lambda error: self.registry.append(error and error.code),
             on_promoted=lambda *told: self.promoted.append(told),
+            on_command_sent=lambda *told: self.told.append(("sent", *told)),
+            on_command_result=lambda *told: self.told.append(("result", *told)),
         )
         self.hub = Hub(self.keys, self.clock, outside, self.limits)  # type: ignore[arg-type]
         self.hub.resume(self.disk.stored())

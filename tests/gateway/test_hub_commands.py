@@ -208,25 +208,35 @@ def test_node_that_is_unknown_or_revoked_is_given_none() -> None:
     run_world(test)
 
 
-def test_who_asked_can_wait_for_the_result() -> None:
+def test_withdrawn_command_is_not_delivered_and_its_result_is_told_all_the_same() -> None:
     async def test(world: World) -> None:
-        Obedient(world)
+        obedient = Obedient(world)
         await world.greet()
-        await world.hub.command_ends(1, 60)  # nothing is pending
-        world.hub.command(1, commands.HEALTH)
-        waiting = world.loop.create_task(world.hub.command_ends(1, 60))
-        await world.passes(1000)
-        assert not waiting.done()
+        command = world.hub.command(1, commands.HEALTH)
+        world.hub.withdraw(1, command.number + 1)
+        assert command.pending
+        world.hub.withdraw(1, command.number)
         world.node.create(1)
         await world.settle()
-        await world.passes(0)
-        assert waiting.done()
-        world.hub.command(1, commands.HEALTH)
-        waiting = world.loop.create_task(world.hub.command_ends(1, 5))
-        await world.passes(0)
-        await world.passes(5001)
-        assert waiting.done()
-        assert world.hub._mailbox._waiting == {}
+        assert (command.state, obedient.done) == ("expired", [])
+        # Not even after the sessions have begun anew.
+        world.hub.suspend()
+        world.hub.resume(world.disk.stored())
+        world.node.create(1)
+        await world.settle()
+        assert obedient.done == []
+        again = world.hub.command(1, commands.HEALTH, number=command.number)
+        assert again.number == command.number
+        world.node.create(1)
+        world.up()
+        world.disk.commit()
+        world.down()
+        assert [number for number, *_ in obedient.done] == [1]
+        assert world.told[-1] == ("sent", 1, 1)
+        world.hub.withdraw(1, 1)
+        await world.settle()
+        assert again.state == "expired"
+        assert world.told[-1] == ("result", 1, 1, codes.DONE, "")
 
     run_world(test)
 

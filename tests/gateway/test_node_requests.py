@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from simpang.rig.softnode import SoftNode
-from simpang_gateway import nodeoperations, refusals
+from simpang_gateway import refusals
 from simpang_gateway.control import request
+from simpang_gateway.downlink.service import COMMAND_WAIT_S
 from simpang_gateway.errors import SimpangError
 from simpang_gateway.keystore import KeyStore
 from simpang_gateway.refusals import Refusals
@@ -175,7 +176,7 @@ async def test_answer_does_not_wait_unless_it_is_asked_to(bench: Bench) -> None:
         ({"command": "health"}, "control.request"),
         ({"node": 1, "command": "dance"}, "node.command"),
         ({"node": 9, "command": "health"}, "node.unknown"),
-        ({"node": 1, "command": "health", "wait_s": nodeoperations.COMMAND_WAIT_S + 1}, "control.request"),
+        ({"node": 1, "command": "health", "wait_s": COMMAND_WAIT_S + 1}, "control.request"),
         ({"node": 1, "command": "health", "wait_s": "long"}, "control.request"),
         ({"node": 1, "command": "set", "data": {"x": "y" * 300}}, "node.command"),
     ],

@@ -12,6 +12,7 @@ from simpang.rig.softnode import SoftNode
 from simpang_gateway import service
 from simpang_gateway.clock import VirtualClock
 from simpang_gateway.control import request
+from simpang_gateway.downlink.catalogue import CATALOGUE
 from simpang_gateway.errors import SimpangError
 from simpang_gateway.messages import MESSAGES
 from simpang_gateway.uplink.service import Uplink
@@ -156,5 +157,6 @@ def test_every_code_that_is_told_has_a_text() -> None:
         "control.sock",
         "registry.json",
         "store.db",
+        *CATALOGUE,
     }
     assert {entry.split()[1] for entry in missing} <= operations_and_files, missing

@@ -26,8 +26,9 @@ class Book:
     """The commands by id. It never forgets an id while a copy of that command could be carried out.
 
     `since`: what was issued before is refused, because nobody knows whether it was carried out; None until
-    the clock is known for the first time. `floor`: the latest end of a command that was forgotten; what ends
-    no later is refused, even if the clock has gone back since.
+    the clock is known for the first time. `lost`: there was a memory that is gone, so that the clocks of
+    senders which are ahead must be allowed for. `floor`: the latest end of a command that was forgotten; what
+    ends no later is refused, even if the clock has gone back since.
     """
 
     def __init__(self) -> None:
@@ -35,11 +36,18 @@ class Book:
         self.tickets: dict[str, Ticket] = {}
         self.floor = 0
         self.since: int | None = None
+        self.lost = False
 
     def dump(self) -> str:
         """Return the text of the file."""
         tickets = [ticket.to_dict() for ticket in self.tickets.values()]
-        document = {"v": VERSION, "since": self.since, "floor": self.floor, "commands": tickets}
+        document = {
+            "v": VERSION,
+            "since": self.since,
+            "lost": self.lost,
+            "floor": self.floor,
+            "commands": tickets,
+        }
         line = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
         return f"{line}\n{_seal(line)}\n"
 
@@ -54,7 +62,7 @@ class Book:
             document = json.loads(line)
             if document["v"] != VERSION:
                 raise ValueError(f"version {document['v']!r}, not {VERSION}")
-            since, book.floor = document["since"], int(document["floor"])
+            since, book.floor, book.lost = document["since"], int(document["floor"]), bool(document["lost"])
             book.since = None if since is None else int(since)
             for entry in document["commands"]:
                 ticket = ticket_from(entry)

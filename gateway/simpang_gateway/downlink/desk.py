@@ -7,9 +7,11 @@ restart would let it in a second time.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from simpang_protocol import codes
 
+from ..messages import MESSAGES
 from . import catalogue
 from .book import MEMORY, NODE_QUEUE, Book
 from .ed25519 import verify
@@ -66,16 +68,17 @@ class Taken:
 
 
 class Desk:
-    """All commands of one gateway."""
+    """All commands of one gateway. `dirty` is set by every change that belongs into the file."""
 
     def __init__(self, rules: Rules, book: Book, check_node: CheckNode = lambda node: None) -> None:
         self.rules = rules
         self.book = book
         self.counters: Counter[str] = Counter()
+        self.dirty = False
         self._check_node = check_node
         self._verifications = Bucket(VERIFY_PER_MINUTE)
         self._answers = Bucket(ANSWERS_PER_MINUTE)
-        self._rates = {name: Bucket(rules.per_minute) for name in rules.keys}
+        self._rates: dict[str, Bucket] = {}
         self._told_ms: dict[str, int] = {}
         self._begun: set[str] = set()
 
@@ -103,7 +106,7 @@ class Desk:
             if known is not None:
                 return self._known(known, envelope.digest, now)
             self._judge(order, now)
-            if not self._rates[key.name].take(now.boot_ms):
+            if not self._rates.setdefault(key.name, Bucket(self.rules.per_minute)).take(now.boot_ms):
                 raise Refused("command.rate", key=key.name, limit=self.rules.per_minute)
             if self.book.held_by(key.name, now) >= MEMORY // (len(self.rules.keys) + 1):
                 raise Refused("command.full", target=f"key {key.name}")
@@ -115,29 +118,46 @@ class Desk:
         except Refused as refusal:
             return self._refuse(refusal, order, envelope.key, uplink, envelope.digest, now)
         ticket = _ticket(order, envelope.key, uplink, envelope.digest)
-        ticket.changed = now.unix_s
-        ticket.has_expired(now)
-        self.book.tickets[ticket.id] = ticket
+        self._keep(ticket, now)
         self.counters["accepted"] += 1
         return Taken(ticket, True, accepted=True)
 
-    def take_local(self, id: str, command: str, node: int, data: object, now: Now, valid_s: int) -> Ticket:
-        """Take a command from the control socket, in place of a local one that is pending for that node.
+    def take_local(
+        self, id: str, command: str, node: int, data: object, now: Now, valid_s: int
+    ) -> tuple[Ticket, list[Ticket]]:
+        """Take a command from the control socket; return it, and the local ones whose place it takes.
 
         Raises Refused: command.full.
         """
-        for other in self.book.line(node):
-            if other.local:
-                other.end(FAILED, now, code="command.replaced")
+        replaced = [other for other in self.book.line(node) if other.local]
+        for other in replaced:
+            self._end(other, FAILED, now, "command.replaced")
         self._find_room(node, now)
         expires = None if now.unix_s is None else now.unix_s + valid_s
         ticket = Ticket(
             id, LOCAL, LOCAL, command, node, data, now.unix_s or 0, expires, "", changed=now.unix_s
         )
-        ticket.has_expired(now)
-        self.book.tickets[id] = ticket
+        self._keep(ticket, now)
         self.counters["accepted"] += 1
-        return ticket
+        return ticket, replaced
+
+    def drop(self, ticket: Ticket, refusal: Refused, now: Now) -> None:
+        """Take back what was accepted, but could not be made durable."""
+        self.book.tickets.pop(ticket.id, None)
+        refusal.id = ticket.id
+        self.counters[refusal.code] += 1
+        self._end(ticket, REFUSED, now, refusal.code, **refusal.arguments)
+
+    def _keep(self, ticket: Ticket, now: Now) -> None:
+        ticket.changed = now.unix_s
+        ticket.has_expired(now)
+        self.book.tickets[ticket.id] = ticket
+        self.dirty = True
+
+    def _end(self, ticket: Ticket, state: str, now: Now, code: str, **arguments: object) -> None:
+        arguments = {"command": ticket.command, "key": ticket.key, **arguments, "id": ticket.id}
+        ticket.end(state, now, code=code, text=MESSAGES[code].cause("en", arguments))
+        self.dirty = True
 
     def _judge(self, order: Order, now: Now) -> None:
         """Refuse another gateway's commands, and those whose time is not now."""
@@ -186,7 +206,8 @@ class Desk:
             order = Order(refusal.id, self.rules.site, self.rules.gateway, None, "", None, 0, 0)
         refusal.id = order.id
         ticket = _ticket(order, key, uplink, digest)
-        ticket.end(EXPIRED if refusal.code == "command.expired" else REFUSED, now, code=refusal.code)
+        state = EXPIRED if refusal.code == "command.expired" else REFUSED
+        self._end(ticket, state, now, refusal.code, **refusal.arguments)
         if refusal.code in _FINAL and self._remember(ticket, now):
             return Taken(ticket, True, refusal)
         return Taken(ticket, self._answers.take(now.boot_ms), refusal)
@@ -194,8 +215,7 @@ class Desk:
     def _remember(self, ticket: Ticket, now: Now) -> bool:
         if self.book.held(now) >= MEMORY:
             return False
-        ticket.has_expired(now)
-        self.book.tickets[ticket.id] = ticket
+        self._keep(ticket, now)
         return True
 
     # ---- on the way
@@ -208,37 +228,36 @@ class Desk:
                 continue
             if ticket.state == SENT and ticket.number is None:
                 # The gateway's own: it was begun, and nobody knows whether it was done.
-                ticket.end(FAILED, now, code="command.interrupted")
-            elif ticket.state == QUEUED and not ticket.local and not self._still_allowed(ticket):
-                ticket.end(REFUSED, now, code="command.not_allowed")
+                self._end(ticket, FAILED, now, "command.interrupted")
+            elif ticket.state == QUEUED and not ticket.local:
+                try:
+                    self.rules.allowed(ticket.key, ticket.command, ticket.node, ticket.data)
+                    continue
+                except Refused as refusal:
+                    self._end(ticket, REFUSED, now, refusal.code, **refusal.arguments)
             else:
                 continue
             ended.append(ticket)
         return ended + self.tidy(now)
 
-    def _still_allowed(self, ticket: Ticket) -> bool:
-        try:
-            self.rules.allowed(ticket.key, ticket.command, ticket.node, ticket.data)
-        except Refused:
-            return False
-        return True
-
     def tidy(self, now: Now) -> list[Ticket]:
         """End what has expired, and forget what may be forgotten; return what has ended."""
         if now.unix_s is not None:
             # A clock that was years ahead for a while must not lock the city out for years.
-            latest = now.unix_s + self.rules.ahead_s
+            latest = now.unix_s + self.rules.ahead_s + 1
             if self.book.since is None or self.book.since > latest:
-                self.book.since = now.unix_s
+                self.book.since = latest if self.book.lost else now.unix_s
+                self.dirty = True
             self.book.floor = min(self.book.floor, latest + self.rules.max_span_s)
         ended = [t for t in self.book.tickets.values() if t.pending and t.has_expired(now)]
         for ticket in ended:
             # A node that was sent a command may have done it, and say so later.
             code = "command.expired" if ticket.state == QUEUED else "command.unanswered"
-            ticket.end(EXPIRED, now, code=code)
+            self._end(ticket, EXPIRED, now, code)
         for ticket in self.book.forget(now):
             self._told_ms.pop(ticket.id, None)
             self._begun.discard(ticket.id)
+            self.dirty = True
         return ended
 
     def ready(self, now: Now) -> Iterator[Ticket]:
@@ -278,7 +297,22 @@ class Desk:
         ticket.end(_OUTCOMES.get(outcome, FAILED), now, text=text)
         known = outcome < len(codes.OUTCOMES)
         ticket.outcome = codes.OUTCOMES[outcome] if known else f"outcome-{outcome}"
+        self.dirty = True
         return ticket
+
+    def begun(self, ticket: Ticket, now: Now) -> None:
+        """The gateway begins with a command of its own."""
+        ticket.state, ticket.changed, self.dirty = SENT, now.unix_s, True
+
+    def done(self, ticket: Ticket, result: dict[str, Any], now: Now) -> None:
+        """The gateway has carried out a command of its own."""
+        ticket.end(DONE, now)
+        ticket.result, self.dirty = result, True
+
+    def failed(self, ticket: Ticket, code: str, text: str, now: Now) -> None:
+        """A command could not be carried out."""
+        ticket.end(FAILED, now, code=code, text=text)
+        self.dirty = True
 
     def _find(self, node: int, number: int) -> Ticket | None:
         for ticket in self.book.tickets.values():

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .catalogue import CATALOGUE, HARMLESS
+from .ed25519 import read_public
 from .envelope import Order, Refused
+
+if TYPE_CHECKING:
+    from ..config import GatewayConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,29 @@ class Rules:
         whole = command == "gateway.replay" or CATALOGUE[command].node if command in CATALOGUE else True
         if whole and about not in key.nodes:
             raise _forbidden(name, command, f"[[command_key]] {name} nodes")
+
+
+def rules_of(config: "GatewayConfig") -> Rules:
+    """Return what a configuration says of commands."""
+    keys = {
+        key.name: Key(
+            key.name,
+            read_public(key.public),
+            frozenset(key.allow),
+            None if key.nodes is None else frozenset(key.nodes),
+        )
+        for key in config.command_keys
+    }
+    found = config.commands
+    return Rules(
+        config.gateway.site,
+        config.gateway.name,
+        keys,
+        frozenset(found.allow),
+        found.max_span_s,
+        found.ahead_s,
+        found.per_minute,
+    )
 
 
 def _forbidden(key: str, command: str, where: str) -> Refused:

@@ -292,6 +292,15 @@ def _connect_properties() -> Properties:
     return properties
 
 
+def expiring(seconds: int) -> Properties | None:
+    """The properties of a message that the broker may forget after so many seconds; 0 for never."""
+    if not seconds:
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.MessageExpiryInterval = seconds
+    return properties
+
+
 def _socket_options(timeout_s: float) -> list[tuple[int, int, int]]:
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
     # Linux only: without it a half-open link holds written bytes for up to 15 minutes of retransmission.

@@ -11,11 +11,12 @@ LIMIT = 256
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One message."""
+    """One message; the broker forgets it after `expiry_s` seconds, 0 for never."""
 
     topic: str
     payload: bytes
     retain: bool
+    expiry_s: int = 0
 
 
 class Outbox:

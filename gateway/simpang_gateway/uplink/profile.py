@@ -83,6 +83,15 @@ class Profile:
         """Retained while the alarm holds; an empty payload clears it."""
         return f"{self._base}/gateway/alarm/{code}"
 
+    @property
+    def command_topic(self) -> str:
+        """Where the gateway takes signed commands; docs/downlink.md."""
+        return f"{self._base}/gateway/command"
+
+    def command_state_topic(self, id: str) -> str:
+        """Where it says what has become of one."""
+        return f"{self.command_topic}/state/{id}"
+
     def topic(self, node: int, schema: int) -> str:
         """The topic of a stream. Raises KeyError for an unknown schema."""
         return f"{self._base}/{node}/{SCHEMAS[schema].name}"

@@ -211,13 +211,15 @@ class Uplink:
         if self._session is not None:
             self._session.wake()
 
-    def publish_state(self, topic: str, payload: bytes, retain: bool) -> None:
+    def publish_state(self, topic: str, payload: bytes, retain: bool, expiry_s: int = 0) -> None:
         """Sends a small message at QoS 1, after a lost connection again; what is refused is given up.
+
+        The broker keeps it for `expiry_s` seconds, if it keeps it at all; 0: for ever.
 
         At most `outbox.LIMIT` of them wait; then the oldest is given up and counted. A retained one replaces
         a retained one of the same topic that still waits.
         """
-        self._outbox.put(State(topic, payload, retain))
+        self._outbox.put(State(topic, payload, retain, expiry_s))
         if self._session is not None:
             self._session.wake()
 

@@ -15,7 +15,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from ..clock import Clock
-from .mqtt import SUCCESS_BELOW, Connection, Loss
+from .mqtt import SUCCESS_BELOW, Connection, Loss, expiring
 from .outbox import Outbox, State
 from .pacing import ByteWindow
 from .pipeline import Outgoing, Pipeline
@@ -195,7 +195,9 @@ class Session:
                 self._hooks.refused(state.topic, self._too_large_reason(state.payload), True)
                 continue
             self._state = (now_ms, state)
-            acked = self._connection.send(state.topic, state.payload, retain=state.retain)
+            acked = self._connection.send(
+                state.topic, state.payload, retain=state.retain, properties=expiring(state.expiry_s)
+            )
             acked.add_done_callback(partial(self._state_done, state))
             return 1
         return 0

@@ -308,12 +308,20 @@ def test_copy_of_what_was_forgotten_is_refused_even_if_the_clock_goes_back() -> 
 
 def test_lost_file_lets_no_old_command_in() -> None:
     city = City()
-    data = city.signer.sign(order())
+    # The sender's clock is ahead.
+    data = city.signer.sign(order(issued=START_S + 60, expires=START_S + 600))
     city.take(data)
-    city.clock.advance(5000)
-    city.desk = city.open(Book())
+    lost = Book()
+    lost.lost = True
+    city.desk = city.open(lost)
     taken = city.take(data)
     assert taken.refusal is not None and taken.refusal.code == "command.before"
+    city.clock.advance(62_000)
+    city.desk.tidy(city.now)
+    assert city.give("c2").accepted
+    # It is no different after one more restart.
+    city.restart()
+    assert city.take(data).refusal is not None
 
 
 # ---- in time
@@ -468,9 +476,10 @@ def test_local_command_waits_its_turn_and_replaces_a_local_one() -> None:
     city = City()
     city.give("a")
     city.deliver()
-    first = city.desk.take_local("l1", "node.identify", 7, 5, city.now, 600)
+    first, _ = city.desk.take_local("l1", "node.identify", 7, 5, city.now, 600)
     assert city.handed_out() == []
-    second = city.desk.take_local("l2", "node.health", 7, None, city.now, 600)
+    second, replaced = city.desk.take_local("l2", "node.health", 7, None, city.now, 600)
+    assert replaced == [first]
     assert (first.state, first.code, second.state) == ("failed", "command.replaced", "queued")
     city.desk.result(7, 1, codes.DONE, "", city.now)
     assert city.handed_out() == ["l2"]
@@ -479,7 +488,7 @@ def test_local_command_waits_its_turn_and_replaces_a_local_one() -> None:
 def test_local_command_needs_no_clock() -> None:
     city = City()
     city.clock.set_synced(False)
-    ticket = city.desk.take_local("l1", "node.health", 7, None, city.now, 600)
+    ticket, _ = city.desk.take_local("l1", "node.health", 7, None, city.now, 600)
     assert ticket.expires is None and city.handed_out() == ["l1"]
     city.restart()
     assert city.handed_out() == ["l1"]
@@ -516,7 +525,7 @@ def test_every_damage_to_the_file_is_noticed() -> None:
     "change", [{"v": 2}, {"since": "x"}, {"commands": [1]}, {"commands": [{"id": "x"}]}, {"floor": None}]
 )
 def test_file_of_another_shape_is_refused(change: dict[str, Any]) -> None:
-    document = {"v": 1, "since": None, "floor": 0, "commands": [], **change}
+    document = {"v": 1, "since": None, "lost": False, "floor": 0, "commands": [], **change}
     line = json.dumps(document)
     with pytest.raises(Damaged):
         Book.load(f"{line}\n{books._seal(line)}\n")

@@ -1,0 +1,302 @@
+"""Commands all the way: from a city at a real broker, through a whole gateway, to a node and back."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from simpang.rig.broker import Broker
+from simpang_gateway.control import request
+from simpang_gateway.downlink import memory
+from simpang_gateway.downlink.catalogue import CATALOGUE
+from simpang_gateway.downlink.envelope import Order
+from simpang_gateway.uplink import service as uplinks
+from simpang_protocol import codes, commands, record, schema
+from simpang_protocol import frame as frames
+from tests.gateway.downlink.kit import GATEWAY, SITE, Signer, order
+from tests.gateway.gatewaybench import DEADLINE_S, Bench, make_bench, well
+
+TOPIC = f"simpang/{SITE}/gateway/command"
+
+
+@pytest.fixture
+def broker(mosquitto_command: tuple[list[str], dict[str, str]], tmp_path: Path) -> Iterator[Broker]:
+    argv, environment = mosquitto_command
+    found = Broker(tmp_path / "broker", argv, environment)
+    found.start()
+    yield found
+    found.kill()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(uplinks, "_BACKOFF_FLOOR_S", 0.05)
+    async with make_bench(tmp_path, monkeypatch) as found:
+        yield found
+
+
+class City:
+    """A program of the city: it signs, publishes, and collects what it is told."""
+
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self.client = client
+        self.signer = Signer()
+        self.told: list[dict[str, Any]] = []
+        self.raw = b""
+        self._changed = asyncio.Event()
+
+    async def listen(self) -> None:
+        async for message in self.client.messages:
+            assert isinstance(message.payload, bytes)
+            assert message.topic.value == f"{TOPIC}/state/{json.loads(message.payload)['id']}"
+            self.raw += message.payload
+            self.told.append(json.loads(message.payload))
+            self._changed.set()
+
+    def order(self, id: str, command: str, **more: Any) -> Order:
+        now = int(time.time())
+        return order(id, command, **{"node": 1, "issued": now, "expires": now + 60, **more})
+
+    async def give(self, id: str, command: str, **more: Any) -> bytes:
+        if not CATALOGUE[command].node:
+            more.setdefault("node", None)
+        data = self.signer.sign(self.order(id, command, **more))
+        await self.client.publish(TOPIC, data, qos=1)
+        return data
+
+    def states(self, id: str) -> list[str]:
+        return [told["state"] for told in self.told if told["id"] == id]
+
+    async def until(self, id: str, state: str) -> dict[str, Any]:
+        async with asyncio.timeout(DEADLINE_S):
+            while state not in self.states(id):
+                self._changed.clear()
+                await self._changed.wait()
+        return [told for told in self.told if told["id"] == id][-1]
+
+
+@pytest.fixture
+async def city(broker: Broker) -> AsyncIterator[City]:
+    async with aiomqtt.Client(broker.host, broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        found = City(client)
+        await client.subscribe(f"{TOPIC}/state/+", qos=1)
+        listening = asyncio.create_task(found.listen())
+        yield found
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+def _configure(bench: Bench, broker: Broker, city: City, allow: str | None = None) -> None:
+    everything = json.dumps(list(CATALOGUE))
+    public = base64.b64encode(city.signer.public).decode()
+    bench.extra = (
+        f'[[uplink]]\nname = "city"\nhost = "{broker.host}"\nport = {broker.port}\n'
+        f"[commands]\nallow = {allow or everything}\n"
+        f'[[command_key]]\nname = "ops"\npublic = "{public}"\nallow = {everything}\n'
+    )
+
+
+async def _start(bench: Bench) -> None:
+    await well(bench)
+    await _connected(bench)
+
+
+async def _connected(bench: Bench) -> None:
+    await bench.until(lambda status: status["uplinks"][0]["subscribed"] == 1)
+
+
+def _obey(bench: Bench) -> list[tuple[int, int, bytes]]:
+    """Let the node carry out each id once, and answer it with `done`."""
+    done: list[tuple[int, int, bytes]] = []
+
+    def take(kind: int, plain: bytes) -> None:
+        assert kind == frames.CONFIG
+        number, op, data = commands.parse_config(plain)
+        if not done or number > done[-1][0]:
+            done.append((number, op, data))
+        journal = bench.line.node.journal
+        row = commands.result_row(number, codes.DONE)
+        journal.append(record.build(schema.EVENT, journal.seq, record.UPTIME, 0, 0, [row]))
+
+    bench.line.node.on_command = take
+    return done
+
+
+async def _speak(bench: Bench, until: Callable[[], object]) -> None:
+    """The node sends records, each of which lets the gateway answer, until something has come about."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not until():
+            bench.line.create()
+            await bench.line.wait_until_empty()
+
+
+async def _ask(bench: Bench, op: str, **arguments: object) -> dict[str, Any]:
+    return await asyncio.to_thread(request, bench.state / "control.sock", op, timeout_s=20.0, **arguments)
+
+
+async def test_identify_reaches_the_node_and_done_comes_back(
+    bench: Bench, broker: Broker, city: City
+) -> None:
+    _configure(bench, broker, city)
+    await _start(bench)
+    done = _obey(bench)
+    data = await city.give("c-1", "node.identify", data=30)
+    await city.until("c-1", "queued")
+    # A broker may deliver twice, and a stranger may repeat what he heard.
+    for _ in range(20):
+        await city.client.publish(TOPIC, data, qos=1)
+    await bench.until(lambda status: status["commands"]["counters"].get("repeated") == 20)
+    await _speak(bench, lambda: "done" in city.states("c-1"))
+    last = await city.until("c-1", "done")
+    assert list(dict.fromkeys(city.states("c-1"))) == ["queued", "sent", "done"]
+    assert done == [(1, commands.IDENTIFY, b"\x1e\0")]
+    assert (last["site"], last["gateway"], last["node"], last["key"]) == (SITE, GATEWAY, 1, "ops")
+    assert (last["outcome"], last["code"], last["command"]) == ("done", None, "node.identify")
+    told = bench.told("command.accepted") + bench.told("command.ended")
+    assert [(event["id"], event["key"], event["node"]) for event in told] == [("c-1", "ops", 1)] * 2
+    # Whoever comes later finds the state at the broker, which forgets it some time after the command.
+    async with aiomqtt.Client(broker.host, broker.port, protocol=aiomqtt.ProtocolVersion.V5) as late:
+        await late.subscribe(f"{TOPIC}/state/c-1")
+        async with asyncio.timeout(DEADLINE_S):
+            message = await anext(aiter(late.messages))
+    assert message.retain and json.loads(message.payload) == last  # type: ignore[arg-type]
+    assert 3000 < message.properties.MessageExpiryInterval <= 3660  # type: ignore[union-attr]
+    assert (await _ask(bench, "commands"))["commands"][0]["state"] == "done"
+
+
+async def test_strangers_are_not_answered_and_refusals_are(bench: Bench, broker: Broker, city: City) -> None:
+    _configure(bench, broker, city, allow='["node.health"]')
+    await _start(bench)
+    stranger = Signer("ops", seed=5)
+    forged = [
+        stranger.sign(city.order("f-1", "node.health")),
+        Signer("nobody").sign(city.order("f-2", "node.health")),
+        city.order("f-3", "node.health").to_payload(),
+        b"\xff" * 5000,
+    ]
+    for data in forged:
+        await city.client.publish(TOPIC, data, qos=1)
+    await city.give("r-1", "node.rekey")
+    refused = await city.until("r-1", "refused")
+    assert (refused["code"], refused["key"]) == ("command.not_allowed", "ops")
+    assert "[commands] allow" in refused["text"]
+    await city.give("r-2", "node.health", node=9)
+    assert (await city.until("r-2", "refused"))["code"] == "node.unknown"
+    assert {told["id"] for told in city.told} == {"r-1", "r-2"}
+    counters = (await bench.status())["commands"]["counters"]
+    assert {code: counters[f"command.{code}"] for code in ("signature", "unknown_key", "too_large")} == {
+        "signature": 1,
+        "unknown_key": 1,
+        "too_large": 1,
+    }
+    log = bench.log.read_text()
+    assert "command.signature" in log and "command.not_allowed" in log
+    for data in forged[:2]:
+        assert json.loads(data)["signature"] not in log
+
+
+async def test_command_survives_the_gateway_and_is_done_once(
+    bench: Bench, broker: Broker, city: City
+) -> None:
+    _configure(bench, broker, city)
+    await _start(bench)
+    done = _obey(bench)
+    silent = bench.line.node.misses
+    bench.line.node.misses = lambda frame: frames.parse_header(frame).kind == frames.CONFIG
+    data = await city.give("c-1", "node.health")
+    await _speak(bench, lambda: "sent" in city.states("c-1"))
+    local = await _ask(bench, "node.command", node=1, command="restart")
+    assert local["command"]["state"] == "queued" and done == []
+    await bench.stop()
+    bench.start()
+    await _connected(bench)
+    await city.client.publish(TOPIC, data, qos=1)
+    await bench.until(lambda status: status["commands"]["counters"].get("repeated") == 1)
+    bench.line.node.misses = silent
+    await _speak(bench, lambda: len(done) == 2)
+    await city.until("c-1", "done")
+    await _speak(bench, lambda: not bench.gateway._downlink.status()["pending"])  # type: ignore[union-attr]
+    assert [(number, op) for number, op, _ in done] == [(1, commands.HEALTH), (2, commands.RESTART)]
+    found = (await _ask(bench, "commands"))["commands"]
+    assert [(c["command"], c["state"], c["key"]) for c in found] == [
+        ("node.restart", "done", None),
+        ("node.health", "done", "ops"),
+    ]
+    assert found[0]["id"].startswith("local:")
+
+
+async def test_gateway_answers_for_itself_and_never_tells_a_key(
+    bench: Bench, broker: Broker, city: City
+) -> None:
+    _configure(bench, broker, city)
+    await _start(bench)
+    await city.give("s-1", "gateway.status")
+    status = (await city.until("s-1", "done"))["result"]
+    assert status["nodes"] == {"known": 1, "silent": 0, "which": []}
+    assert status["uplinks"]["city"]["state"] == "up" and status["store"]["healthy"]
+    span = {"from": int(time.time()) - 60, "to": int(time.time()), "node": 1}
+    await city.give("p-1", "gateway.replay", data=span)
+    assert (await city.until("p-1", "done"))["result"] == {"rows": 1}
+    assert bench.told("replay.started")[0]["uplink"] == "city"
+    await city.give("p-2", "gateway.replay", data={**span, "node": 9})
+    assert (await city.until("p-2", "failed"))["code"] == "node.unknown"
+    await city.give("k-1", "node.rekey")
+    answer = await city.until("k-1", "done")
+    assert answer["result"] == {"generation": 2, "key_file": "node-0001.json"}
+    key = json.loads((bench.state / "keys" / "node-0001.json").read_text())
+    assert key["generation"] == 2
+    listed = json.dumps(await _ask(bench, "commands")) + (bench.state / memory.NAME).read_text()
+    for name in ("up", "down", "up4", "hello"):
+        assert key[name] not in listed + city.raw.decode() + bench.log.read_text()
+    assert (await bench.status())["nodes"][0]["next_generation"] == 2
+
+
+async def test_nothing_is_carried_out_that_cannot_be_remembered(
+    bench: Bench, broker: Broker, city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _configure(bench, broker, city)
+    await _start(bench)
+    done = _obey(bench)
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(memory, "write", full)
+    data = await city.give("c-1", "node.health")
+    refused = await city.until("c-1", "refused")
+    assert refused["code"] == "command.unsaved"
+    assert any(alarm["code"] == "command.unsaved" for alarm in (await bench.status())["alarms"])
+    bench.line.create()
+    await bench.line.wait_until_empty()
+    assert done == []
+    # Nothing was decided: when the card works again the same command is taken.
+    monkeypatch.undo()
+    await city.client.publish(TOPIC, data, qos=1)
+    await _speak(bench, lambda: "done" in city.states("c-1"))
+    assert len(done) == 1
+    assert not (await bench.status())["alarms"]
+
+
+async def test_damaged_memory_is_set_aside_and_lets_nothing_old_in(
+    bench: Bench, broker: Broker, city: City
+) -> None:
+    _configure(bench, broker, city)
+    await _start(bench)
+    old = await city.give("c-1", "gateway.status")
+    await city.until("c-1", "done")
+    await bench.stop()
+    path = bench.state / memory.NAME
+    path.write_bytes(path.read_bytes()[:-9])
+    bench.start()
+    await _connected(bench)
+    assert bench.told("command.memory_lost")[0]["path"] == str(path)
+    assert (bench.state / "commands.json.damaged").exists()
+    city.told.clear()
+    await city.client.publish(TOPIC, old, qos=1)
+    assert (await city.until("c-1", "refused"))["code"] == "command.before"

@@ -154,6 +154,7 @@ def test_every_code_that_is_told_has_a_text() -> None:
         "node.add",
         "node.rekey",
         "node.revoke",
+        "replay.cancel",
         "control.sock",
         "registry.json",
         "store.db",

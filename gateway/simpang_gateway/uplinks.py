@@ -236,7 +236,7 @@ class Uplinks:
                 uplink.clear_alarm(code)
             else:
                 oldest = standing[0]
-                cause = SimpangError(oldest.code, **oldest.arguments).cause("en")
+                cause = SimpangError(oldest.code, **oldest.arguments).cause()
                 uplink.show_alarm(code, cause, oldest.since)
 
 

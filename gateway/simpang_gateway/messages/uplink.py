@@ -106,4 +106,22 @@ UPLINK = {
         "uplink {uplink}: kunci {key_file} bukan pasangan sertifikat {cert_file}",
         "pasang kedua berkas dari pembaruan yang sama",
     ),
+    "uplink.cert_expires": warning(
+        "uplink {uplink}: the certificate {file} expires in {days} days, on {date}",
+        "have it renewed and put the new files in place; no restart is needed",
+        "uplink {uplink}: sertifikat {file} kedaluwarsa dalam {days} hari, pada {date}",
+        "minta pembaruan dan pasang berkas barunya; tidak perlu dimulai ulang",
+    ),
+    "uplink.cert_expired": error(
+        "uplink {uplink}: the certificate {file} expired on {date}",
+        "have it renewed and put the new files in place; records are kept and the gateway goes on trying",
+        "uplink {uplink}: sertifikat {file} sudah kedaluwarsa pada {date}",
+        "minta pembaruan dan pasang berkas barunya; record disimpan dan gateway terus mencoba",
+    ),
+    "uplink.clock": error(
+        "uplink {uplink}: the clock says {now}, which is before {least}: no certificate can be judged",
+        "see that a time server can be reached; the gateway goes on trying",
+        "uplink {uplink}: jam menunjukkan {now}, sebelum {least}: sertifikat tidak dapat dinilai",
+        "pastikan server waktu dapat dijangkau; gateway terus mencoba",
+    ),
 }

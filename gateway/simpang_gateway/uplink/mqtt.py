@@ -95,7 +95,7 @@ class ConnectionLost(Exception):
 class _Client(aiomqtt.Client):
     """aiomqtt's client with the callbacks that carry the reason codes; aiomqtt's own handling stays."""
 
-    def __init__(self, options: ConnectOptions, will: aiomqtt.Will, incoming: Incoming) -> None:
+    def __init__(self, options: ConnectOptions, will: aiomqtt.Will | None, incoming: Incoming) -> None:
         super().__init__(
             options.host,
             options.port,
@@ -111,7 +111,7 @@ class _Client(aiomqtt.Client):
             properties=_connect_properties(),
             # Ours is the window; paho must never queue behind it.
             max_inflight_messages=_DEFAULT_RECEIVE_MAXIMUM,
-            socket_options=_socket_options(options.timeout_s),
+            socket_options=_socket_options(options),
         )
         self._tls_files = options.tls
         self.tls: tls.Context | None = None
@@ -189,6 +189,11 @@ class _Client(aiomqtt.Client):
             self._client.loop_write()
         except (OSError, ValueError) as error:
             self.set_lost(Loss(str(error)))
+
+    async def _misc_loop(self) -> None:
+        # paho's ping is a second string to the session's signs of life: it needs no look every second.
+        while self._client.loop_misc() == paho.MQTT_ERR_SUCCESS:
+            await asyncio.sleep(max(1.0, self._keepalive / 4))
 
     def _on_thread_ended(self) -> None:
         self.thread_ended.set()
@@ -301,13 +306,25 @@ def expiring(seconds: int) -> Properties | None:
     return properties
 
 
-def _socket_options(timeout_s: float) -> list[tuple[int, int, int]]:
-    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
-    # Linux only: without it a half-open link holds written bytes for up to 15 minutes of retransmission.
-    user_timeout: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if user_timeout is not None:
-        options.append((socket.IPPROTO_TCP, user_timeout, int(timeout_s * 1000)))
-    return options
+def _socket_options(options: ConnectOptions) -> list[tuple[int, int, int]]:
+    # The session's own signs of life come first; the kernel's probes are for a process that is held up.
+    found = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    ]
+    timeout_s = max(1, int(options.timeout_s))
+    linux = {
+        "TCP_KEEPIDLE": options.keepalive_s,
+        "TCP_KEEPINTVL": max(1, timeout_s // 3),
+        "TCP_KEEPCNT": 3,
+        # Without it a half-open link holds written bytes for up to 15 minutes of retransmission.
+        "TCP_USER_TIMEOUT": int(options.timeout_s * 1000),
+    }
+    for name, value in linux.items():
+        number: int | None = getattr(socket, name, None)
+        if number is not None:
+            found.append((socket.IPPROTO_TCP, number, value))
+    return found
 
 
 class Connection:
@@ -356,7 +373,7 @@ class Connection:
 class Connector:
     """Opens connections, one at a time. `incoming` is called with every message that a broker sends."""
 
-    def __init__(self, will: Callable[[], aiomqtt.Will], incoming: Incoming) -> None:
+    def __init__(self, will: Callable[[], aiomqtt.Will | None], incoming: Incoming) -> None:
         self._will = will
         self._incoming = incoming
         self._previous: asyncio.Event | None = None

@@ -1,11 +1,12 @@
-"""How often and how much: back-off between attempts, and bytes on the way to the broker.
+"""How often and how much: attempts to connect, back-off between them, and bytes on the way to the broker.
 
-Both are plain objects: they take numbers and return numbers, and know neither clock nor socket.
+All are plain objects: they take numbers and return numbers, and know neither clock nor socket.
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 
 _DOUBLINGS = 16  # 2**16 s is far above any cap; keeps the power small after weeks without a network
@@ -40,6 +41,32 @@ class Backoff:
     def reset(self) -> None:
         """The last attempt was a lasting success."""
         self.failures = 0
+
+
+class Limiter:
+    """At most `count` events in any span of `span_s` seconds, whatever becomes of them.
+
+    Back-off alone does not bound them: connections that work for a moment start it anew.
+    """
+
+    def __init__(self, count: int, span_s: float) -> None:
+        self._span_s = span_s
+        self._times: deque[float] = deque(maxlen=count)
+
+    def note(self, now_s: float) -> None:
+        """It happens now."""
+        self._times.append(now_s)
+
+    def wait_s(self, now_s: float) -> float:
+        """How long to wait until it may happen; at most 0 when it may now."""
+        if len(self._times) < (self._times.maxlen or 0):
+            return 0.0
+        # A thousandth more, so that the first and the last are not in one closed span.
+        return self._times[0] + self._span_s + 0.001 - now_s
+
+    def recent(self, now_s: float) -> int:
+        """How many there were in the last span."""
+        return sum(1 for at in self._times if at > now_s - self._span_s)
 
 
 class ByteWindow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,39 +13,26 @@ import aiomqtt
 from ..clock import Clock
 from ..store.model import Cursor
 from .feeder import Feeder
-from .mqtt import TAKEN_OVER, ConnectFailed, Connection, ConnectOptions, Connector, Loss
+from .login import CertificateWatch, make_options
+from .mqtt import TAKEN_OVER, ConnectFailed, Connection, Connector, Loss
 from .outbox import Outbox, State
-from .pacing import Backoff, ByteWindow, full_jitter
+from .pacing import Backoff, ByteWindow, Limiter, full_jitter
 from .pipeline import Pipeline
 from .profile import OFFLINE, ONLINE, Profile
 from .retained import Retained
 from .seams import Alarm, Counters, Emit, UplinkConfig, UplinkStore
 from .session import Hooks, Session, TimedOut
 from .subscriptions import Callback, Subscriptions
-from .tls import TlsFiles
+from .troubles import Troubles
 
 _BACKOFF_BASE_S = 1.0
-_BACKOFF_FLOOR_S = 0.5  # never more than two connects a second
+_BACKOFF_FLOOR_S = 0.5  # never more than two connects a second, unless the limit on them is opened
+_ONE_MINUTE_S = 60.0
 _REFUSED_FLOOR_S = 1.0
 _LASTING_S = 60.0  # a connection this long was a success even with nothing to deliver
 _NOTE_EVERY_S = 0.25  # how often the store hears of the cursor; it writes it once a second
 _FAREWELL_S = 1.0
-_TROUBLES = (
-    "uplink.down",
-    "uplink.dns",
-    "uplink.refused_login",
-    "uplink.version",
-    "uplink.timeout",
-    "uplink.tls",
-    "uplink.tls_ca",
-    "uplink.tls_name",
-    "uplink.tls_server_expired",
-    "uplink.tls_not_yet",
-    "uplink.tls_refused",
-    "uplink.tls_plain",
-    "uplink.tls_file",
-    "uplink.tls_mismatch",
-)
+_LOOK_EVERY_S = 3600.0  # at the certificate, while a connection lasts
 
 T = TypeVar("T")
 
@@ -66,7 +53,8 @@ class Uplink:
     """Sends what the store holds to one broker, for ever.
 
     Create it in a running event loop; `run` is its task. `alarm_codes` are all codes that may have stood as
-    alarms at the broker before a restart: those that do not hold are cleared there. `rng` draws the back-off.
+    alarms at the broker before a restart: those that do not hold are cleared there. `rng` draws the back-off;
+    `connector` opens connections in place of the real one.
     """
 
     def __init__(
@@ -80,13 +68,15 @@ class Uplink:
         alarm: Alarm,
         alarm_codes: Iterable[str] = (),
         rng: random.Random | None = None,
+        connector: Connector | None = None,
     ) -> None:
         self._config = config
         self._store = store
         self._profile = profile
         self._clock = clock
         self._emit = emit
-        self._alarm = alarm
+        self._troubles = Troubles(config.name, config.host, config.publish_timeout_s, emit, alarm)
+        self._certificate = CertificateWatch(config, clock, self._troubles)
         self._rng = rng or random.Random()
         self._counters = Counters()
         self._window = ByteWindow(config.publish_timeout_s)
@@ -97,10 +87,12 @@ class Uplink:
             self._retained.set(profile.alarm_topic(code), b"")
         self._outbox = Outbox()
         self._subscriptions = Subscriptions()
-        self._connector = Connector(
+        self._connector = connector or Connector(
             lambda: aiomqtt.Will(profile.status_topic, OFFLINE, 1, True), self._subscriptions.came
         )
-        self._backoff = Backoff(self._delay(_BACKOFF_FLOOR_S))
+        self._limiter = Limiter(config.connects_per_minute, _ONE_MINUTE_S)
+        floor_s = min(_BACKOFF_FLOOR_S, _ONE_MINUTE_S / config.connects_per_minute)
+        self._backoff = Backoff(self._delay(floor_s))
         self._stop = asyncio.Event()
         self._pipeline: Pipeline | None = None
         # Held while the place in the store is read or moved.
@@ -109,10 +101,8 @@ class Uplink:
         self._session: Session | None = None
         self._feeder: Feeder | None = None
         self._state = "stopped"
+        self._state_boot_ms = clock.boot_ms()
         self._connects = 0
-        self._trouble: tuple[str, str] | None = None
-        self._last_error: str | None = None
-        self._alarms: set[str] = set()
         self._note_timer: asyncio.TimerHandle | None = None
         self._newest = 0
         now_ms = clock.monotonic_ms()
@@ -136,14 +126,16 @@ class Uplink:
             )
         self._newest = max(self._newest, saved.last)
         try:
+            await self._keep_to_limit()
             while not self._stop.is_set():
                 if await self._connect_once(pipeline):
                     self._backoff.reset()
                 if not self._stop.is_set():
-                    self._state = "waiting"
+                    self._enter("waiting")
                     await self._pause(self._backoff.failed())
+                    await self._keep_to_limit()
         finally:
-            self._state = "stopped"
+            self._enter("stopped")
             self._note_cursor()
             self._stop.clear()
 
@@ -242,32 +234,41 @@ class Uplink:
             "cursor": cursor,
             "reconnects": max(0, self._connects - 1),
             "subscribed": 0 if self._session is None else self._session.listening,
-            "last_error": self._last_error,
+            "last_error": self._troubles.last_error,
+            "since": self._since(),
+            "connects": self._connects,
+            "attempts_last_minute": self._limiter.recent(self._clock.monotonic_ms() / 1000),
+            "cert_days_left": self._certificate.days_left,
         }
 
     # --- one connection
 
     async def _connect_once(self, pipeline: Pipeline) -> bool:
         """Connects and works until the connection ends; True if it was worth it (see `Backoff.reset`)."""
-        self._state = "connecting"
+        self._enter("connecting")
         self._stepped(3 * self._config.publish_timeout_s)
+        self._limiter.note(self._clock.monotonic_ms() / 1000)
+        self._certificate.look()
         try:
-            connection = await self._unless_stopped(self._connector.open(self._options()))
+            options = make_options(self._config, self._profile.site)
+            connection = await self._unless_stopped(self._connector.open(options))
         except ConnectFailed as error:
-            self._report(error.code, error.error, error.arguments)
+            self._troubles.failed(error.code, error.error, error.arguments)
             return False
         if connection is None:
             return False
         started_ms = self._clock.monotonic_ms()
         delivered = self._counters.delivered
         loss: Loss | None = None
+        looking = asyncio.create_task(self._look_at_certificate())
         try:
             loss = await self._work(connection, pipeline)
             if loss is not None:
-                self._report("uplink.down", loss.error)
+                self._troubles.failed("uplink.down", loss.error)
         except TimedOut:
-            self._report("uplink.timeout", "no acknowledgement")
+            self._troubles.failed("uplink.timeout", "no acknowledgement")
         finally:
+            looking.cancel()
             connection.discard()
             self._end_session(pipeline)
         if loss is not None and loss.reason_code == TAKEN_OVER:
@@ -333,43 +334,18 @@ class Uplink:
             self._counters.refused += 1
             self._refused(topic, "the connection ends when it is sent", first)
 
-    def _options(self) -> ConnectOptions:
-        config = self._config
-        password = None
-        if config.password_file is not None:
-            # Read for each attempt: a corrected password needs no restart.
-            try:
-                password = config.password_file.read_text("utf-8").strip("\r\n")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConnectFailed("uplink.refused_login", f"the password file: {error}") from None
-        return ConnectOptions(
-            config.host,
-            config.port,
-            config.client_id or f"simpang-{self._profile.site}-{config.name}",
-            config.username,
-            password,
-            config.keepalive_s,
-            config.publish_timeout_s,
-            TlsFiles(config.ca_file, config.cert_file, config.key_file, config.server_name)
-            if config.tls
-            else None,
-        )
-
     # --- what a session tells
 
     def _proven(self) -> None:
         self._connects += 1
-        self._state = "up"
-        self._trouble = None
-        self._emit("uplink.up", uplink=self._config.name, host=self._config.host)
-        for code in _TROUBLES:
-            self._set_alarm(code, False)
+        self._enter("up")
+        self._troubles.works()
         self._clear_refusal()
 
     def _clear_refusal(self) -> None:
         refusals = self._pipeline is not None and self._pipeline.refused_streams > 0
         if not refusals and not self._retained.any_refused:
-            self._set_alarm("uplink.refused_message", False)
+            self._troubles.clear("uplink.refused_message")
 
     def _delivered(self) -> None:
         if self._feeder is not None:
@@ -379,20 +355,13 @@ class Uplink:
             self._note_timer = asyncio.get_running_loop().call_later(_NOTE_EVERY_S, self._note_cursor)
 
     def _refused(self, topic: str, reason: str, first: bool) -> None:
-        arguments: dict[str, object] = {"topic": topic, "reason": reason}
-        self._last_error = f"{topic}: {reason}"
-        if first:
-            self._emit("uplink.refused_message", uplink=self._config.name, **arguments)
-        self._set_alarm("uplink.refused_message", True, **arguments)
+        self._troubles.refused("uplink.refused_message", topic, reason, tell=first)
 
     def _subscribed(self, refused: Sequence[tuple[str, str]]) -> None:
         for topic, reason in refused[:1]:
-            arguments: dict[str, object] = {"topic": topic, "reason": reason}
-            self._last_error = f"{topic}: {reason}"
-            self._emit("uplink.refused_subscription", uplink=self._config.name, **arguments)
-            self._set_alarm("uplink.refused_subscription", True, **arguments)
+            self._troubles.refused("uplink.refused_subscription", topic, reason, tell=True)
         if not self._subscriptions.refused:
-            self._set_alarm("uplink.refused_subscription", False)
+            self._troubles.clear("uplink.refused_subscription")
 
     def _stepped(self, next_within_s: float) -> None:
         now_ms = self._clock.monotonic_ms()
@@ -400,28 +369,20 @@ class Uplink:
 
     # --- smaller steps
 
-    def _report(self, code: str, error: str, more: Mapping[str, object] | None = None) -> None:
-        arguments = {"host": self._config.host, **(more or {})}
-        if code == "uplink.timeout":
-            arguments["seconds"] = self._config.publish_timeout_s
-        elif code in ("uplink.refused_login", "uplink.version"):
-            arguments["reason"] = error
-        elif code not in ("uplink.tls_file", "uplink.tls_mismatch"):
-            arguments["error"] = error
-        self._last_error = error
-        if self._trouble != (code, error):
-            self._trouble = (code, error)
-            self._emit(code, uplink=self._config.name, **arguments)
-        for other in _TROUBLES:
-            if other != code:
-                self._set_alarm(other, False)
-        self._set_alarm(code, True, **arguments)
+    def _enter(self, state: str) -> None:
+        if state != self._state:
+            self._state = state
+            self._state_boot_ms = self._clock.boot_ms()
 
-    def _set_alarm(self, code: str, on: bool, **arguments: object) -> None:
-        if on == (code in self._alarms):
-            return
-        (self._alarms.add if on else self._alarms.discard)(code)
-        self._alarm(code, on, uplink=self._config.name, **arguments)
+    def _since(self) -> int | None:
+        if not self._clock.synced():
+            return None
+        return (self._clock.wall_ms() - self._clock.boot_ms() + self._state_boot_ms) // 1000
+
+    async def _look_at_certificate(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            self._certificate.look()
 
     def _set_retained(self, topic: str, payload: bytes) -> None:
         self._retained.set(topic, payload)
@@ -431,6 +392,14 @@ class Uplink:
     def _delay(self, floor_s: float) -> Any:
         cap_s = self._config.backoff_max_s
         return full_jitter(self._rng, base_s=_BACKOFF_BASE_S, cap_s=cap_s, floor_s=floor_s)
+
+    async def _keep_to_limit(self) -> None:
+        while not self._stop.is_set():
+            wait_s = self._limiter.wait_s(self._clock.monotonic_ms() / 1000)
+            if wait_s <= 0:
+                return
+            self._enter("waiting")
+            await self._pause(max(wait_s, 0.001))  # the clock counts milliseconds
 
     async def _pause(self, delay_s: float) -> None:
         self._stepped(delay_s)

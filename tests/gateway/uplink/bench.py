@@ -15,7 +15,7 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from simpang_gateway.clock import SystemClock
+from simpang_gateway.clock import Clock, SystemClock
 from simpang_gateway.store.model import Cursor, Row
 from simpang_gateway.uplink.profile import Profile
 from simpang_gateway.uplink.service import Uplink
@@ -138,7 +138,7 @@ class Told:
         self._changes.happened()
 
     def alarm(self, code: str, on: bool, **arguments: object) -> None:
-        assert on != (code in self.alarms)
+        assert self.alarms.get(code) != (arguments if on else None)
         if on:
             self.alarms[code] = arguments
         else:
@@ -168,6 +168,7 @@ class Bench:
             prefix="simpang", site=SITE, gateway="g1", store=lambda: self.store.uuid, resolve=lambda *_: None
         )
         self.rng = random.Random(1)
+        self.clock: Clock = SystemClock()
         self.alarm_codes: tuple[str, ...] = ()
         self._uplink: Uplink | None = None
         self._task: asyncio.Task[None] | None = None
@@ -182,7 +183,7 @@ class Bench:
             self.config,
             self.store,
             self.profile,
-            clock=SystemClock(),
+            clock=self.clock,
             emit=self.told.emit,
             alarm=self.told.alarm,
             alarm_codes=self.alarm_codes,

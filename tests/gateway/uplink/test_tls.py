@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simpang.rig.authority import EXPIRED, NOT_YET, Authority, Identity
+from simpang.rig.authority import EXPIRED, NOT_YET, Authority, Identity, Span
 from simpang.rig.broker import Broker, BrokerTls
+from simpang_gateway.clock import SystemClock
 from simpang_gateway.messages import MESSAGES
 from tests.gateway.uplink.bench import Bench, row
 
 MakeBroker = Callable[..., Broker]
+YEAR = Span(timedelta(days=-1), timedelta(days=365))  # long enough to be no alarm of its own
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def bench(broker: Broker, authority: Authority, own: Identity | None = None, **c
 async def test_records_go_over_tls_with_a_client_certificate(
     secure: Callable[..., Broker], authority: Authority
 ) -> None:
-    async with bench(secure(), authority, authority.client()) as one:
+    async with bench(secure(), authority, authority.client(span=YEAR)) as one:
         await one.until_cursor(1)
         assert not one.told.alarms
 
@@ -52,7 +55,7 @@ async def test_each_failure_has_its_code_and_a_right_file_needs_no_restart(
     secure: Callable[..., Broker], authority: Authority, tmp_path: Path
 ) -> None:
     broker = secure()
-    good, stranger = authority.client(), Authority(tmp_path / "other")
+    good, stranger = authority.client(span=YEAR), Authority(tmp_path / "other")
     cert_file, key_file, ca_file = (tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem"))
 
     def put(own: Identity, ca: Path) -> None:
@@ -94,7 +97,7 @@ async def test_certificate_of_the_broker_is_verified(
     secure: Callable[..., Broker],
     authority: Authority,
 ) -> None:
-    async with bench(secure(server(authority)), authority, authority.client()) as one:
+    async with bench(secure(server(authority)), authority, authority.client(span=YEAR)) as one:
         await one.until_event(code)
         assert one.told.alarms.keys() == {code}
         assert one.uplink.status()["cursor"] == 0
@@ -104,7 +107,7 @@ async def test_server_name_takes_the_place_of_the_host(
     secure: Callable[..., Broker], authority: Authority
 ) -> None:
     broker = secure(authority.server(("broker.example.org",)))
-    async with bench(broker, authority, authority.client(), server_name="broker.example.org") as one:
+    async with bench(broker, authority, authority.client(span=YEAR), server_name="broker.example.org") as one:
         await one.until_cursor(1)
 
 
@@ -137,3 +140,29 @@ async def test_silent_port_is_a_timeout(authority: Authority) -> None:
 def test_every_failure_of_tls_is_in_the_message_table() -> None:
     parts = ("", "_ca", "_name", "_server_expired", "_not_yet", "_refused", "_plain", "_file", "_mismatch")
     assert {f"uplink.tls{part}" for part in parts} <= MESSAGES.keys()
+
+
+async def test_wrong_clock_and_an_old_certificate_are_told_and_the_gateway_goes_on(
+    secure: Callable[..., Broker], authority: Authority
+) -> None:
+    one = bench(secure(), authority, authority.client(span=Span(timedelta(days=-9), timedelta(days=9))))
+    one.clock = SteppedClock(-20 * 86_400_000)
+    async with one:
+        await one.until_cursor(1)
+        assert one.told.alarms.keys() == {"uplink.clock"}
+        assert one.uplink.status()["cert_days_left"] is None
+    one.clock = SteppedClock(0)
+    async with one:
+        await one.until(lambda: "uplink.cert_expires" in one.told.alarms)
+        assert one.uplink.status()["cert_days_left"] == 8
+
+
+class SteppedClock(SystemClock):
+    """The host's clock with another time of day."""
+
+    def __init__(self, step_ms: int) -> None:
+        super().__init__("always")
+        self._step_ms = step_ms
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() + self._step_ms

@@ -3,15 +3,14 @@
 import asyncio
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from simpang_gateway.config import Uplink
 from simpang_gateway.errors import SimpangError
 from simpang_gateway.files import describe, read_password
 
-_TIMEOUT_S = 5
-# MQTT 5.0, 3.2.2.2: unsupported version; bad user name or password, not authorized, banned, bad method.
-_WRONG_VERSION = 0x84
-_LOGIN_REFUSED = frozenset({0x86, 0x87, 0x8A, 0x8C})
+_TIMEOUT_S = 5.0
 
 
 def check_uplinks(uplinks: Sequence[Uplink]) -> list[tuple[str, SimpangError | None]]:
@@ -30,10 +29,11 @@ async def _check_all(uplinks: Sequence[Uplink]) -> list[tuple[str, SimpangError 
 async def _check(uplink: Uplink) -> SimpangError | None:
     name, host = uplink.name, f"{uplink.host}:{uplink.port}"
     try:
-        password = read_password(uplink.password_file) if uplink.password_file else None
-        async with asyncio.timeout(_TIMEOUT_S):
+        if uplink.password_file:
+            read_password(uplink.password_file)
+        async with asyncio.timeout(2 * _TIMEOUT_S):
             await asyncio.get_running_loop().getaddrinfo(uplink.host, uplink.port, type=socket.SOCK_STREAM)
-            await _log_in(uplink, password)
+            await _log_in(uplink)
     except SimpangError as error:
         return error
     except TimeoutError:
@@ -43,26 +43,23 @@ async def _check(uplink: Uplink) -> SimpangError | None:
     return None
 
 
-async def _log_in(uplink: Uplink, password: str | None) -> None:
-    import aiomqtt
+async def _log_in(uplink: Uplink) -> None:
+    from simpang_gateway.uplink.login import make_options
+    from simpang_gateway.uplink.mqtt import ConnectFailed, Connector
+    from simpang_gateway.uplink.troubles import texts_of
 
-    host = f"{uplink.host}:{uplink.port}"
+    def ignore(topic: str, payload: bytes, properties: Any) -> None:
+        """Nothing is subscribed to."""
+
+    # Another client id than the gateway's: the broker would throw a running gateway out. And no last will:
+    # the running gateway's status says the truth.
+    connector = Connector(lambda: None, ignore)
     try:
-        # Another client id than the gateway's: the broker would throw a running gateway out.
-        async with aiomqtt.Client(
-            uplink.host,
-            uplink.port,
-            username=uplink.username,
-            password=password,
-            identifier=f"{uplink.client_id}-check",
-            protocol=aiomqtt.ProtocolVersion.V5,
-            timeout=_TIMEOUT_S,
-        ):
-            return
-    except aiomqtt.MqttError as error:
-        reason = getattr(getattr(error, "rc", None), "value", None)
-        if reason in _LOGIN_REFUSED:
-            raise SimpangError("uplink.refused_login", uplink=uplink.name, host=host, reason=error) from error
-        if reason == _WRONG_VERSION:
-            raise SimpangError("uplink.version", uplink=uplink.name, host=host, reason=error) from error
-        raise SimpangError("uplink.down", uplink=uplink.name, host=host, error=error) from error
+        options = make_options(uplink, "check")
+        options = replace(options, client_id=f"{uplink.client_id}-check", timeout_s=_TIMEOUT_S)
+        connection = await connector.open(options)
+    except ConnectFailed as error:
+        host = f"{uplink.host}:{uplink.port}"
+        arguments = texts_of(error.code, host, error.error, _TIMEOUT_S, error.arguments)
+        raise SimpangError(error.code, uplink=uplink.name, **arguments) from None
+    await connection.close(_TIMEOUT_S)

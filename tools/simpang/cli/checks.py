@@ -20,6 +20,7 @@ from simpang_gateway.files import describe
 from simpang_gateway.store.lock import owner_of
 
 from .brokers import check_uplinks
+from .certificates import check_certificates
 from .ports import check_port
 from .show import finding_line
 
@@ -66,6 +67,11 @@ def check_gateway(config: GatewayConfig) -> list[Finding]:
         *_check_paths(config),
         _check_clock(config),
         *(_found("port", port.url, check_port(port, status is not None)) for port in config.ports),
+        *(
+            _found("certificate", where, error)
+            for uplink in config.uplinks
+            for where, error in check_certificates(uplink)
+        ),
         *(_found("uplink", name, error) for name, error in check_uplinks(config.uplinks)),
     ]
     known = {finding.problem["code"] for finding in findings if finding.problem}

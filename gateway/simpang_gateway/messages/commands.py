@@ -137,6 +137,18 @@ COMMAND = {
         "perintah {id} sedang berjalan saat gateway berhenti: tidak diketahui apakah selesai",
         "lihat akibatnya sebelum memberi perintah itu lagi",
     ),
+    "command.broker": error(
+        "the broker {host} does not take it: {error}",
+        "check --host, --port, login and TLS, and what the broker allows on the command topic",
+        "broker {host} tidak menerimanya: {error}",
+        "periksa --host, --port, login dan TLS, serta izin broker pada topik perintah",
+    ),
+    "command.no_state": error(
+        "nothing was heard of command {id} within {seconds} s",
+        "see that the gateway is connected to this broker, and knows the key; it says nothing to strangers",
+        "tidak ada kabar tentang perintah {id} dalam {seconds} s",
+        "pastikan gateway tersambung ke broker ini dan mengenal kuncinya; ia tidak menjawab orang asing",
+    ),
     "command.replaced": info(
         "a newer command through the control socket took the place of {id}",
         "perintah baru lewat socket kendali menggantikan {id}",

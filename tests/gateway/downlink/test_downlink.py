@@ -10,7 +10,11 @@ from typing import Any
 
 import aiomqtt
 import pytest
+from click.testing import CliRunner
 
+from simpang.cli import cli
+from simpang.cli.orders import Signer as CliSigner
+from simpang.cli.orders import write_key
 from simpang.rig.broker import Broker
 from simpang_gateway.control import request
 from simpang_gateway.downlink import memory
@@ -300,3 +304,67 @@ async def test_damaged_memory_is_set_aside_and_lets_nothing_old_in(
     city.told.clear()
     await city.client.publish(TOPIC, old, qos=1)
     assert (await city.until("c-1", "refused"))["code"] == "command.before"
+
+
+# ---- the command line
+
+
+async def _simpang(*arguments: str) -> tuple[int, str]:
+    done = await asyncio.to_thread(CliRunner().invoke, cli, ["command", *arguments])
+    return done.exit_code, done.output
+
+
+@pytest.fixture
+def options(bench: Bench, broker: Broker, city: City) -> list[str]:
+    """Options of `simpang command send` for this bench."""
+    write_key(bench.folder / "ops.json", CliSigner("ops", city.signer.private.private_bytes_raw()))
+    where = ["--host", broker.host, "--port", str(broker.port), "--site", SITE, "--gateway", GATEWAY]
+    return [*where, "--key", str(bench.folder / "ops.json")]
+
+
+async def test_sent_from_the_command_line_it_is_done(
+    bench: Bench, broker: Broker, city: City, options: list[str]
+) -> None:
+    _configure(bench, broker, city)
+    await _start(bench)
+    done = _obey(bench)
+    sending = asyncio.create_task(_simpang("send", "node.identify", "5", "--node", "1", *options))
+    await _speak(bench, sending.done)
+    status, output = await sending
+    assert status == 0, output
+    assert [line.split()[0] for line in output.splitlines()[1:]] == ["queued", "sent", "done"]
+    assert done == [(1, commands.IDENTIFY, b"\x05\0")]
+    status, output = await _simpang("send", "gateway.status", *options, "--json")
+    told = json.loads(output)
+    assert (status, told["state"]) == (0, "done")
+    assert told["states"][-1]["result"]["store"]["healthy"] is True
+    status, output = await _simpang("send", "node.health", "--node", "9", *options)
+    assert status == 1 and "refused  node.unknown: node 9 is not in the registry" in output
+    status, output = await _simpang("sign", "gateway.status", *options[4:])
+    (bench.folder / "order.json").write_text(output)
+    signed = ("send", "--signed", str(bench.folder / "order.json"), *options[:4])
+    assert (await _simpang(*signed))[0] == 0
+    # The same once more is told what became of it.
+    assert (await _simpang(*signed))[0] == 0
+
+
+async def test_gateway_that_is_away_finds_a_retained_command(
+    bench: Bench, broker: Broker, city: City, options: list[str]
+) -> None:
+    _configure(bench, broker, city)
+    await _start(bench)
+    await bench.stop()
+    sending = asyncio.create_task(_simpang("send", "gateway.status", "--retain", *options))
+    async with aiomqtt.Client(broker.host, broker.port, protocol=aiomqtt.ProtocolVersion.V5) as other:
+        await other.subscribe(TOPIC)
+        async with asyncio.timeout(DEADLINE_S):
+            await anext(aiter(other.messages))
+            assert not sending.done()
+            bench.start()
+            status, output = await sending
+            assert status == 0, output
+            # It is taken away again.
+            assert (await anext(aiter(other.messages))).payload == b""
+    status, output = await _simpang("send", "gateway.status", "--wait", "0", *options)
+    assert status == 0, output
+    assert (await _simpang("send", "gateway.status", "--wait", "1", *options, "--prefix", "else"))[0] == 1

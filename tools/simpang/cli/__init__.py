@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": ("simpang.cli.demo:demo", "Run broker, gateway and virtual nodes here and show live data."),
     "gateway": ("simpang.cli.gateway:gateway", "Set up, check, run and look at a gateway."),
     "node": ("simpang.cli.node:node", "Add and list sensor nodes."),
+    "command": ("simpang.cli.command:command", "Sign commands and send them to a gateway over MQTT."),
     "decode": ("simpang.cli.decode:decode", "Show the frames in bytes from a line or a capture."),
     "bench": ("simpang.cli.bench:bench", "Measure, on generated data and with a seed."),
     "prove": ("simpang.cli.prove:prove", "Try what the protocol promises, in virtual time and by chance."),

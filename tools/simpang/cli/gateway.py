@@ -1,4 +1,4 @@
-"""`simpang gateway`: init, check, run, status, export, replay."""
+"""`simpang gateway`: init, check, run, status, commands, export, replay."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .gateway_commands import commands
 from .gateway_export import export
 from .gateway_replay import replay
 from .help import config_option, example, json_option
@@ -103,5 +104,6 @@ def status(config_path: Path, as_json: bool) -> None:
         click.echo(finding_line(alarm["severity"], alarm["code"], alarm["cause"], alarm["next"]))
 
 
+gateway.add_command(commands)
 gateway.add_command(export)
 gateway.add_command(replay)

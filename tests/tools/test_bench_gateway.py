@@ -21,7 +21,7 @@ from simpang_protocol.schema import AIR
 
 TINY = Sizes(
     end_to_end=640, ingest=640, latency=40, economy=40, idle_s=0.2, backlog=640, probes=3, probe_s=0.05,
-    settle_s=0.0, bodies=40,
+    settle_s=0.0, warm=20, bodies=40,
 )  # fmt: skip
 NODES, EPOCH, RECORDS = [7, 9], 3, 40
 

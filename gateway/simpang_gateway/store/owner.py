@@ -427,7 +427,7 @@ class Store:
         self._flush_timer = None
         if not self._unsaved or self._error is not None:
             return
-        early_s = self._saved_s + CURSOR_S - self._loop.time()
+        early_s = self._saved_s + 1.5 * CURSOR_S - self._loop.time()
         if early_s > 0:
             self._flush_timer = self._loop.call_later(early_s, self._flush_due)
         else:

@@ -244,7 +244,7 @@ def _has(block: ack.Block, seq: int) -> bool:
 
 class _Feeder:
     """Commands: `open` (nodes, seed), `greet`, `seal` (records a node), `burst` (records a node), `rate`
-    (records a node, frames a second)."""
+    (records a node, frames a second). Of what was sealed, each run takes up where the one before ended."""
 
     def __init__(self) -> None:
         self._nodes: list[_Node] = []
@@ -298,9 +298,10 @@ class _Feeder:
         return result
 
     def _run(self, records: int, frames_per_s: float | None) -> dict[str, Any]:
+        """Send so many more records of each node."""
         nodes = self._nodes
         for node in nodes:
-            node.due = 0 if frames_per_s else records
+            node.due += 0 if frames_per_s else records
             node.repeated = node.timeouts = node.acks = node.bad = 0
         offered, total = 0 if frames_per_s else records * len(nodes), records * len(nodes)
         cpu_s = time.process_time()

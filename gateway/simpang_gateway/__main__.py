@@ -8,18 +8,36 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from . import tables
 from .clock import SystemClock
-from .config import GatewayConfig, load
 from .errors import SimpangError
 from .events import EventStream
-from .service import Gateway
+
+if TYPE_CHECKING:
+    from .config import GatewayConfig
 
 # Wrong configuration, unreadable keys, a store that belongs to another process.
 EXIT_REFUSED = 2
 
 
-async def _serve(config: GatewayConfig) -> None:
+def _load(path: Path) -> "GatewayConfig":
+    """Validate the file. In a gateway process a child does that while the rest is imported."""
+    if not tables.elsewhere():
+        from .config import load
+
+        return load(path)
+    validation = tables.Validation(path)
+    from . import service  # noqa: F401
+    from .config import take
+
+    return take(validation)
+
+
+async def _serve(config: "GatewayConfig") -> None:
+    from .service import Gateway
+
     clock = SystemClock(config.clock.trust)
     events = EventStream(clock, config.log.path)
     try:
@@ -38,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="the gateway's TOML file")
     options = parser.parse_args(arguments)
     try:
-        asyncio.run(_serve(load(options.config)))
+        asyncio.run(_serve(_load(options.config)))
     except SimpangError as error:
         print(f"simpang: {error.line()}", file=sys.stderr)
         return EXIT_REFUSED
@@ -46,4 +64,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    tables.validate_elsewhere()
     sys.exit(main())

@@ -1,6 +1,7 @@
 """The gateway's configuration: one TOML file, validated; docs/gateway-configuration.md explains every key.
 
-This is the only module that imports pydantic. Everything it returns is frozen.
+This is the only module that imports pydantic, and in a gateway process it does not either: see `tables`.
+Everything it returns is frozen.
 """
 
 import difflib
@@ -8,23 +9,36 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
-
+from . import tables
 from .downlink.catalogue import CATALOGUE, HARMLESS
 from .downlink.ed25519 import read_public
 from .errors import SimpangError
 from .files import describe
+
+if not TYPE_CHECKING and tables.elsewhere():
+    from .tables import (
+        AfterValidator,
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        ValidationError,
+        ValidationInfo,
+        model_validator,
+    )
+else:
+    from pydantic import (
+        AfterValidator,
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        ValidationError,
+        ValidationInfo,
+        model_validator,
+    )
 
 _NAME = r"^[a-z0-9][a-z0-9-]{0,31}$"
 # MQTT 5, section 4.7: no wildcards, no empty level at an end; names with $ belong to the broker.
@@ -281,6 +295,8 @@ def load(path: Path | str) -> GatewayConfig:
     Raises SimpangError: config.unreadable, and what `parse` raises.
     """
     path = Path(path)
+    if tables.elsewhere():
+        return take(tables.Validation(path))
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
@@ -288,6 +304,12 @@ def load(path: Path | str) -> GatewayConfig:
     except UnicodeDecodeError as error:
         raise SimpangError("config.syntax", file=path, error=f"byte {error.start} is not UTF-8") from error
     return parse(text, path)
+
+
+def take(validation: tables.Validation) -> GatewayConfig:
+    """Wait for a file that a child validates. Raises what `load` raises."""
+    config: GatewayConfig = GatewayConfig.restored(validation.result())  # type: ignore[attr-defined]
+    return config
 
 
 def parse(text: str, path: Path) -> GatewayConfig:

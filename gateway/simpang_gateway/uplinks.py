@@ -54,7 +54,7 @@ class Uplinks:
         self._loop = asyncio.get_running_loop()
         self._store: Store | None = None
         self._uplinks: list[Uplink] = []
-        self._profiles: dict[str, Profile] = {}
+        self._heard: Callable[[str, bytes], None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._running: dict[Uplink, int] = {}
         self._stopped = asyncio.Event()
@@ -117,17 +117,19 @@ class Uplinks:
 
     def listen(self, heard: Callable[[str, bytes], None]) -> None:
         """Have `heard(uplink, payload)` called for every message on a command topic."""
-        for name, profile in self._profiles.items():
-            self._named(name).subscribe(profile.command_topic, partial(_came, heard, name))
+        self._heard = heard
+        for uplink in self._uplinks:
+            self._listen(uplink)
 
     def tell(self, name: str, id: str, payload: bytes, *, retain: bool, expiry_s: int) -> None:
         """Publish the state of a command over the uplink `name`, if there still is one of that name."""
-        profile = self._profiles.get(name)
-        if profile is not None:
-            self._named(name).publish_state(profile.command_state_topic(id), payload, retain, expiry_s)
+        for uplink in self._uplinks:
+            if uplink.name == name:
+                uplink.publish_state(uplink.profile.command_state_topic(id), payload, retain, expiry_s)
 
-    def _named(self, name: str) -> Uplink:
-        return self._uplinks[list(self._profiles).index(name)]
+    def _listen(self, uplink: Uplink) -> None:
+        if self._heard is not None:
+            uplink.subscribe(uplink.profile.command_topic, partial(_came, self._heard, uplink.name))
 
     def status(self) -> Sequence[dict[str, Any]]:
         """Return one object for each."""
@@ -182,7 +184,7 @@ class Uplinks:
     # ---- one uplink
 
     def _make(self, config: UplinkConfig, store: Store) -> Uplink:
-        profile = self._profiles[config.name] = Profile(
+        profile = Profile(
             prefix=config.prefix,
             site=self._config.gateway.site,
             gateway=self._config.gateway.name,
@@ -191,7 +193,7 @@ class Uplinks:
             bounds=self._uptimes.bounds,
             known=self._uptimes.note_time,
         )
-        return Uplink(
+        uplink = Uplink(
             config,
             store,
             profile,
@@ -204,6 +206,8 @@ class Uplinks:
                 if message.severity != "info" and (code.partition(".")[0] in _ALARM_GROUPS or code in _ALARMS)
             ],
         )
+        self._listen(uplink)
+        return uplink
 
     async def _run(self, uplink: Uplink, retry_s: float) -> None:
         while not self._stopped.is_set():

@@ -110,6 +110,16 @@ class Uplink:
 
     # --- what others call
 
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+        return self._config.name
+
+    @property
+    def profile(self) -> Profile:
+        """How its messages and topics look."""
+        return self._profile
+
     async def run(self) -> None:
         """Works until `stop`. Faults of network, broker and store are alarms and retries.
 

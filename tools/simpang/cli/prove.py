@@ -18,6 +18,10 @@ PROOFS = {
         "simpang.cli.prove_frames:frames",
         "Random, damaged and forged frames against everything that reads frames.",
     ),
+    "kill": (
+        "simpang.cli.prove_kill:kill",
+        "The real gateway process, killed in the middle of its work hundreds of times.",
+    ),
     "powercut": (
         "simpang.cli.prove_powercut:powercut",
         "The store after thousands of power cuts, made from a recording of what it writes.",

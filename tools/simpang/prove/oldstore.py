@@ -36,11 +36,13 @@ create table aside (id integer primary key, why text not null) strict;
 Identity = tuple[int, int, int]
 
 
-def make(path: Path, version: int, identities: Sequence[Identity], body: Callable[..., bytes]) -> None:
+def make(
+    path: Path, version: int, identities: Sequence[Identity], body: Callable[..., bytes], schema: int = 1
+) -> None:
     """Write a store of that version in which these records, in the order of their seqs, are undelivered.
 
-    `body(node, epoch, seq)` says what a record holds. The windows say that every seq up to the last of each
-    epoch has come.
+    `body(node, epoch, seq)` says what a record of that `schema` holds. The windows say that every seq up to
+    the last of each epoch has come.
     """
     if version not in VERSIONS:
         raise ValueError(f"there was no version {version}")
@@ -65,7 +67,7 @@ def make(path: Path, version: int, identities: Sequence[Identity], body: Callabl
         windows: dict[int, int] = {}
         for row_id, (node, epoch, seq) in enumerate(identities, 1):
             key, data = node << 24 | epoch, body(node, epoch, seq)
-            values = (row_id, key, seq, 1, 1_790_000_000_000 + seq, 1, seq, 1)
+            values = (row_id, key, seq, schema, 1_790_000_000_000 + seq, 1, seq, 1)
             check = _signed(zlib.crc32(data, zlib.crc32(struct.pack("<qqHBqqqB", *values))))
             connection.execute(
                 "insert into record values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, check, data)

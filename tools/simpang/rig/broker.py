@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,10 +21,27 @@ from pathlib import Path
 from types import TracebackType
 
 from simpang.rig.errors import RigError
+from simpang.rig.interpreter import death_guard
 
 _READY = " running"
 _LOG_LINES = 2000
 _PASSWORD_ROUNDS = 101  # what mosquitto_passwd uses
+
+
+def find_mosquitto() -> str:
+    """Path of a mosquitto: on PATH, where distributions put it, or what a checkout has fetched for its tests.
+
+    Raises RigError with the cure.
+    """
+    checkout = Path(__file__).resolve().parents[3]
+    places = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", str(checkout / ".cache/mosquitto/run")]
+    for place in filter(None, [shutil.which("mosquitto"), *places]):
+        if os.access(place, os.X_OK):
+            return place
+    raise RigError(
+        "mosquitto is neither on PATH nor in /usr/sbin. Run `sudo apt install mosquitto`; in a checkout "
+        "`sh scripts/get-mosquitto` fetches one without installing it."
+    )
 
 
 def free_port() -> int:
@@ -107,7 +125,7 @@ class Broker:
         self._write_files()
         self._ready.clear()
         self._process = subprocess.Popen(
-            [*self._command, "-c", str(self._folder / "mosquitto.conf")],
+            [*death_guard(), *self._command, "-c", str(self._folder / "mosquitto.conf")],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -130,8 +130,8 @@ class GatewayProcess:
             raise RigError("the gateway does not run. Call start() first.")
         return self._process.pid
 
-    async def start(self) -> None:
-        """Start it and wait until it answers. Raises RigError with its last words where it does not."""
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         self._process = subprocess.Popen(
             [*death_guard(), *self.command],
             env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))),
@@ -140,6 +140,11 @@ class GatewayProcess:
             stderr=subprocess.PIPE,
         )
         self.starts += 1
+
+    async def start(self) -> None:
+        """Start it and wait until it answers. Raises RigError with its last words where it does not."""
+        self.launch()
+        assert self._process is not None
         deadline = asyncio.get_running_loop().time() + _READY_S
         while asyncio.get_running_loop().time() < deadline:
             if not self.running:

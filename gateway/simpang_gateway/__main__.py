@@ -5,6 +5,7 @@
 
 import argparse
 import asyncio
+import faulthandler
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from . import tables
 from .clock import SystemClock
+from .ending import Deadline
 from .errors import SimpangError
 from .events import EventStream
 
@@ -35,28 +37,48 @@ def _load(path: Path) -> "GatewayConfig":
     return take(validation)
 
 
-async def _serve(config: "GatewayConfig") -> None:
+async def _serve(config: "GatewayConfig", path: Path) -> None:
     from .service import Gateway
 
     clock = SystemClock(config.clock.trust)
     events = EventStream(clock, config.log.path)
+    deadline = Deadline(events)
     try:
-        gateway = Gateway(config, clock, events)
+        gateway = Gateway(config, clock, events, path)
+
+        def stop() -> None:
+            deadline.start()
+            gateway.stop()
+
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, gateway.stop)
+            loop.add_signal_handler(number, stop)
+        # A terminal that is closed ends what was started in it.
+        loop.add_signal_handler(signal.SIGHUP, stop if _interactive() else gateway.reload)
         await gateway.run()
     finally:
         events.close()
 
 
+def _interactive() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run until SIGINT or SIGTERM; return the exit status, 2 with one line on standard error if refused."""
+    """Run until SIGINT or SIGTERM; return the exit status, 2 with one line on standard error if refused.
+
+    SIGHUP reads the configuration again. SIGABRT, which systemd's watchdog sends, writes where every thread
+    was to standard error.
+    """
     parser = argparse.ArgumentParser(prog="python -m simpang_gateway", description="Run a Simpang gateway.")
     parser.add_argument("--config", type=Path, required=True, help="the gateway's TOML file")
     options = parser.parse_args(arguments)
+    if not _interactive():
+        # Until there is something to reload: the default would end the program.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    faulthandler.enable()
     try:
-        asyncio.run(_serve(_load(options.config)))
+        asyncio.run(_serve(_load(options.config), options.config))
     except SimpangError as error:
         print(f"simpang: {error.line()}", file=sys.stderr)
         return EXIT_REFUSED

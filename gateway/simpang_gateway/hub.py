@@ -6,6 +6,7 @@ Everything happens in the event loop; nothing here waits. A line is anything wit
 import secrets
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -101,6 +102,12 @@ class Hub:
             for line in self._lines:
                 self._answers.solicit(line, self._unrevoked())
         self._storing = True
+
+    def limit(self, frames_per_s: int, bytes_per_s: int) -> None:
+        """Let every node send so much from now on."""
+        self._limits = replace(self._limits, frames_per_s=frames_per_s, bytes_per_s=bytes_per_s)
+        for peer in self._peers.values():
+            peer.host.limit(self._limits)
 
     def suspend(self) -> None:
         """Store nothing more: the store fails, or the gateway is about to stop."""

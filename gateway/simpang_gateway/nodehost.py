@@ -63,7 +63,11 @@ class NodeHost:
         self._node = node
         self._registry = registry
         self._clock = clock
-        now_ms = clock.monotonic_ms()
+        self.limit(limits)
+
+    def limit(self, limits: Limits) -> None:
+        """Let the node send so much from now on."""
+        now_ms = self._clock.monotonic_ms()
         self._frames = Bucket(limits.frames_per_s, now_ms)
         self._bytes = Bucket(limits.bytes_per_s, now_ms)
 

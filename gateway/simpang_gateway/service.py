@@ -8,15 +8,14 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .alarms import Alarms
-from .bridges import BridgeLine
-from .buses import BusLine
 from .capture import Capture
 from .clock import Clock
-from .config import BRIDGE, RS485, GatewayConfig, Port
+from .config import GatewayConfig
 from .control import ControlServer
 from .downlink.actions import make_actions
 from .downlink.rules import rules_of
@@ -28,13 +27,14 @@ from .faults import Faults
 from .hub import Hub
 from .keystore import KeyStore
 from .life import Life
-from .lines import SerialLine
 from .lookout import Lookout
 from .nodehost import Limits
 from .nodeoperations import NodeOperations
-from .outside import Loaded, Outside
+from .outside import Outside
 from .peers import Stored
+from .portset import Changes, PortSet, make_line
 from .refusals import Refusals
+from .reloading import Reloading
 from .replays import Replays
 from .store import (
     Batch,
@@ -53,11 +53,12 @@ from .store import (
 from .storeview import StoreView
 from .uplinks import Uplinks
 from .uptimes import Uptimes
+from .windowloading import WindowLoading
 
 RETRY_S = 5.0
 """Pause before the store is opened or read again."""
 
-_DRAIN_S = 5.0
+_DRAIN_S = 2.0
 # The store says so when it begins to fail; StoreBusy and StoreClosed only ever answer a call.
 _STORE_FAILURES = {kind.code for kind in StoreError.__subclasses__()} - {StoreBusy.code, StoreClosed.code}
 
@@ -65,8 +66,13 @@ _STORE_FAILURES = {kind.code for kind in StoreError.__subclasses__()} - {StoreBu
 class Gateway:
     """One gateway process. `run` returns after `stop`."""
 
-    def __init__(self, config: GatewayConfig, clock: Clock, events: EventStream) -> None:
-        """Read keys and registry. Raises SimpangError: key.*, registry.*."""
+    def __init__(
+        self, config: GatewayConfig, clock: Clock, events: EventStream, path: Path | None = None
+    ) -> None:
+        """Read keys and registry; `path` is the file of `config`, for reloads.
+
+        Raises SimpangError: key.*, registry.*.
+        """
         self._config = config
         self._clock = clock
         self._events = events
@@ -82,6 +88,7 @@ class Gateway:
         self._view = StoreView()
         self._uptimes = Uptimes(clock)
         self._refusals = Refusals(events.emit)
+        self._loading = WindowLoading(lambda: self._store, self._start)
         self._hub = Hub(
             self._keys,
             clock,
@@ -92,7 +99,7 @@ class Gateway:
                 on_refused=self._refusals.note,
                 on_registry=self._registry_written,
                 on_promoted=partial(self._key_event, "node.promoted"),
-                load_window=self._load_window,
+                load_window=self._loading.load_window,
                 on_command_sent=lambda node, command: self._downlink.sent(node, command),
                 on_command_result=lambda *found: self._downlink.result(*found),
                 guard=self._faults,
@@ -121,9 +128,10 @@ class Gateway:
                 self._replays.request,
             ),
         )
-        self._loading: set[asyncio.Task[None]] = set()
         self._capture: Capture | None = None
-        self._lines: list[SerialLine | BridgeLine] = []
+        parts_of_lines = (self._hub, events, self._alarms, self._refusals.note, self._faults)
+        make = partial(make_line, *parts_of_lines, lambda: self._capture)
+        self._ports = PortSet(make, self._alarms, self._faults)
         self._resuming: asyncio.Task[None] | None = None
         # The sessions may know other things than the file holds.
         self._stale = True
@@ -137,9 +145,9 @@ class Gateway:
             waiting_rows=self._waiting_rows,
             on_time=self._time_known,
         )
-        self._line_tasks: dict[str, asyncio.Task[None]] = {}
-        parts = (self._uplinks.late, self._dead_lines)
+        parts = (self._uplinks.late, self._ports.dead)
         self._life = Life(clock, self._alarms, events, self._faults, lambda: self._store, parts)
+        self._reloading = Reloading(path, lambda: self._config, self._apply, events, self._life.notifier)
 
     def stop(self) -> None:
         """End `run` soon: what was received is committed, what was sent is awaited for a moment."""
@@ -163,7 +171,7 @@ class Gateway:
         try:
             if self._config.capture.path is not None:
                 self._lookout.capture = self._capture = Capture(self._config.capture.path, self._events)
-            self._lines = [self._make_line(port) for port in self._config.ports]
+            await self._ports.change(self._config.ports)
             store = await self._try_store()
             if store is not None:
                 await self._attach(store)
@@ -171,6 +179,7 @@ class Gateway:
                 "status": self._answer_status,
                 **self._node_operations.handlers(),
                 **self._downlink.handlers(),
+                **self._reloading.handlers(),
                 **Exports(lambda: self._store).handlers(),
                 **self._replays.handlers(),
             }
@@ -226,7 +235,7 @@ class Gateway:
             gateway=self._config.gateway.name,
             store=store.uuid,
         )
-        self._line_tasks = {line.name: self._start(line.run()) for line in self._lines}
+        self._ports.start()
         commands = self._start(self._downlink.run())
         self._uplinks.start(RETRY_S)
         try:
@@ -238,9 +247,9 @@ class Gateway:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_S):
                     await self._committer.drain()
-            lines, self._line_tasks = list(self._line_tasks.values()), {}
-            await _end_all([commands, *lines])
-            await _end_all(list(self._loading))
+            await self._ports.stop()
+            await _end_all([commands])
+            await self._loading.close()
             await self._uplinks.stop()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -252,23 +261,25 @@ class Gateway:
             async with asyncio.timeout(RETRY_S):
                 await self._stop.wait()
 
-    def _make_line(self, port: Port) -> SerialLine | BridgeLine:
-        if port.kind == RS485:
-            return BusLine(
-                port,
-                self._hub,
-                self._events,
-                self._alarms,
-                self._capture,
-                self._refusals.note,
-                self._faults,
-            )
-        kind = BridgeLine if port.kind == BRIDGE else SerialLine
-        return kind(port, self._hub, self._events, self._alarms, self._capture, self._refusals.note)
+    # ---- reload
 
-    def _dead_lines(self, _now_ms: int) -> str | None:
-        dead = [name for name, task in self._line_tasks.items() if task.done()]
-        return f"port {', '.join(dead)}" if dead else None
+    def reload(self) -> None:
+        """Read the configuration again, soon; see docs/operations.md for what that changes."""
+        self._start(self._reloading.on_signal())
+
+    async def _apply(self, config: GatewayConfig) -> Mapping[str, Changes]:
+        self._config = config
+        limits = config.limits
+        self._hub.limit(limits.node_frames_per_s, limits.node_bytes_per_s)
+        if self._committer is not None and self._store is not None:
+            window = commit_window(self._store, config.store.commit_ms, config.store.card_mb_per_day)
+            self._committer.retune(window, config.store.commit_rows)
+        changes = {
+            "ports": await self._ports.change(config.ports),
+            "uplinks": await self._uplinks.change(config),
+        }
+        await self._replays.resume()  # one of an uplink that is gone ends
+        return changes
 
     # ---- store
 
@@ -352,20 +363,6 @@ class Gateway:
         windows = await store.load_windows()
         return Stored(windows, await store.load_losses_of(windows), await store.load_node_births())
 
-    def _load_window(self, node: int, epoch: int, done: Loaded) -> None:
-        task = self._start(self._load_epoch(node, epoch, done))
-        self._loading.add(task)
-        task.add_done_callback(self._loading.discard)
-
-    async def _load_epoch(self, node: int, epoch: int, done: Loaded) -> None:
-        assert self._store is not None  # the hub takes no frame before there is one
-        try:
-            window, losses = await self._store.load_epoch(node, epoch)
-        except StoreError as error:
-            done(error, None, [])
-        else:
-            done(None, window, losses)
-
     def _clear_store_alarms(self, *, but: str = "") -> None:
         for code in _STORE_FAILURES - {but}:
             self._alarms.clear(code)
@@ -392,7 +389,7 @@ class Gateway:
             "uptime_s": round((self._clock.monotonic_ms() - self._started_ms) / 1000, 1),
             "clock": {"synced": self._clock.synced(), "unix_s": self._clock.wall_ms() // 1000},
             "store": self._view.to_dict(store, self._committer),
-            "ports": [line.status() for line in self._lines],
+            "ports": self._ports.status(),
             "nodes": self._hub.status(),
             "uplinks": self._uplinks.status(),
             "replays": self._replays.status(),

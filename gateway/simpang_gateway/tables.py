@@ -38,7 +38,8 @@ class Validation:
     def __init__(self, path: Path) -> None:
         """Raises SimpangError: config.unreadable, where no process can be started."""
         self._path = path
-        command = [sys.executable, "-m", f"{__package__}.validated", str(path)]
+        isolated = ["-I"] if sys.flags.isolated else []
+        command = [sys.executable, *isolated, "-m", f"{__package__}.validated", str(path)]
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         except OSError as error:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from .errors import SimpangError
 from .events import EventStream
 from .faults import Faults
 from .messages import MESSAGES
+from .portset import Changes
 from .store import Cursor, Released, Store, StoreError
 from .uplink.profile import Profile
 from .uplink.service import Uplink
@@ -28,6 +30,21 @@ _ALARM_GROUPS = ("capture", "clock", "log", "port", "registry", "store", "uplink
 # An uplink that starts reads its place in the store first, and counts its steps from then on.
 _FIRST_STEP_MS = 60_000
 _LATE_MS = 10_000
+
+
+# An uplink that is taken out gets so long to say goodbye.
+_LEAVE_S = 3.0
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    """One uplink. `since_ms`: when its present run began, None while it does not run."""
+
+    config: UplinkConfig
+    uplink: Uplink
+    task: asyncio.Task[None] | None = None
+    since_ms: int | None = None
+    leaving: bool = False
 
 
 class Uplinks:
@@ -53,10 +70,10 @@ class Uplinks:
         self._faults = faults
         self._loop = asyncio.get_running_loop()
         self._store: Store | None = None
-        self._uplinks: list[Uplink] = []
+        self._members: dict[str, _Member] = {}
+        self._retry_s: float | None = None
+        self._newest_id = 0
         self._heard: Callable[[str, bytes], None] | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._running: dict[Uplink, int] = {}
         self._stopped = asyncio.Event()
         # Uplinks run while it is set; `_idle` is set while none does.
         self._gate = asyncio.Event()
@@ -68,38 +85,78 @@ class Uplinks:
     def attach(self, store: Store) -> None:
         """Make the uplinks, and let them know every alarm that stands."""
         self._store = store
-        self._uplinks = [self._make(uplink, store) for uplink in self._config.uplinks]
+        self._members = {config.name: self._make(config, store) for config in self._config.uplinks}
         self._alarms.listen(self._publish_alarm)
         self.publish_alarms()
 
     def start(self, retry_s: float) -> None:
         """Let them work until `stop`."""
-        for uplink in self._uplinks:
-            task = self._loop.create_task(self._run(uplink, retry_s))
-            self._tasks.append(self._faults.watch(task))
+        self._retry_s = retry_s
+        for member in self._members.values():
+            self._begin(member, retry_s)
 
     async def stop(self) -> None:
         """End them: what was sent is awaited for a moment."""
         self._stopped.set()
         await self._end_rest()
         self._gate.set()
-        for uplink in self._uplinks:
-            await uplink.stop()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for member in self._members.values():
+            await member.uplink.stop()
+        tasks = [member.task for member in self._members.values() if member.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def change(self, config: GatewayConfig) -> Changes:
+        """Make the uplinks of `config` the ones in use. One that has not changed keeps its connection."""
+        found = Changes.between(self._config.uplinks, config.uplinks)
+        self._config = config
+        if self._store is None:
+            return found  # `attach` makes them
+        rest = self._rest is not None
+        await self._end_rest()
+        leaving = [self._members[name] for name in (*found.removed, *found.changed)]
+        await asyncio.gather(*(self._leave(member) for member in leaving))
+        before, self._members = self._members, {}
+        for uplink in config.uplinks:
+            kept = before[uplink.name] if uplink.name in found.kept else None
+            member = self._members[uplink.name] = kept or self._make(uplink, self._store)
+            if kept is None and self._retry_s is not None:
+                self._begin(member, self._retry_s)
+        await self._store.use_uplinks(self.names)
+        self.publish_alarms()
+        if rest:
+            await self.release()
+        return found
+
+    async def _leave(self, member: _Member) -> None:
+        member.leaving = True
+        await member.uplink.stop()
+        if member.task is not None:
+            await asyncio.wait([member.task], timeout=_LEAVE_S)
+            member.task.cancel()
+            await asyncio.gather(member.task, return_exceptions=True)
+        for alarm in self._alarms.active():
+            if alarm.code.startswith("uplink.") and alarm.key == member.config.name:
+                self._alarms.clear(alarm.code, alarm.key)
+
+    def _begin(self, member: _Member, retry_s: float) -> None:
+        member.task = self._faults.watch(self._loop.create_task(self._run(member, retry_s)))
 
     def late(self, now_ms: int) -> str | None:
         """Name the uplinks that should have taken a step long ago, for the watchdog; None where all did."""
         late = [
-            str(uplink.status()["name"])
-            for uplink, since_ms in self._running.items()
-            if now_ms > max(uplink.progress().due_ms, since_ms + _FIRST_STEP_MS) + _LATE_MS
+            name
+            for name, member in self._members.items()
+            if member.since_ms is not None
+            and now_ms
+            > max(member.uplink.progress().due_ms, member.since_ms + _FIRST_STEP_MS) + _LATE_MS
         ]
         return f"uplink {', '.join(late)}" if late else None
 
     def rows_came(self, newest_id: int) -> None:
         """Tell them that rows were committed."""
-        for uplink in self._uplinks:
-            uplink.notify_new_rows(newest_id)
+        self._newest_id = max(self._newest_id, newest_id)
+        for member in self._members.values():
+            member.uplink.notify_new_rows(newest_id)
 
     @property
     def names(self) -> Sequence[str]:
@@ -108,7 +165,7 @@ class Uplinks:
 
     async def turn_back(self, name: str, change: Callable[[], Awaitable[Cursor]]) -> None:
         """See `Uplink.turn_back`; `name` is one of `names`, and `attach` was called."""
-        await self._uplinks[self.names.index(name)].turn_back(change)
+        await self._members[name].uplink.turn_back(change)
 
     def publish_alarms(self) -> None:
         """Send every alarm once more: it may be known now since when it stands."""
@@ -118,22 +175,24 @@ class Uplinks:
     def listen(self, heard: Callable[[str, bytes], None]) -> None:
         """Have `heard(uplink, payload)` called for every message on a command topic."""
         self._heard = heard
-        for uplink in self._uplinks:
-            self._listen(uplink)
+        for member in self._members.values():
+            self._listen(member)
+
+    def _listen(self, member: _Member) -> None:
+        if self._heard is not None:
+            callback = partial(_came, self._heard, member.config.name)
+            member.uplink.subscribe(member.uplink.profile.command_topic, callback)
 
     def tell(self, name: str, id: str, payload: bytes, *, retain: bool, expiry_s: int) -> None:
         """Publish the state of a command over the uplink `name`, if there still is one of that name."""
-        for uplink in self._uplinks:
-            if uplink.name == name:
-                uplink.publish_state(uplink.profile.command_state_topic(id), payload, retain, expiry_s)
-
-    def _listen(self, uplink: Uplink) -> None:
-        if self._heard is not None:
-            uplink.subscribe(uplink.profile.command_topic, partial(_came, self._heard, uplink.name))
+        member = self._members.get(name)
+        if member is not None:
+            topic = member.uplink.profile.command_state_topic(id)
+            member.uplink.publish_state(topic, payload, retain, expiry_s)
 
     def status(self) -> Sequence[dict[str, Any]]:
         """Return one object for each."""
-        return [uplink.status() for uplink in self._uplinks]
+        return [member.uplink.status() for member in self._members.values()]
 
     # ---- rows that were set aside
 
@@ -155,8 +214,8 @@ class Uplinks:
         # The cursors change under the uplinks, so these stand still meanwhile.
         self._gate.clear()
         try:
-            for uplink in self._uplinks:
-                await uplink.stop()
+            for member in self._members.values():
+                await member.uplink.stop()
             await self._idle.wait()
             released = await store.release(SCHEMAS.keys())
         finally:
@@ -183,7 +242,7 @@ class Uplinks:
 
     # ---- one uplink
 
-    def _make(self, config: UplinkConfig, store: Store) -> Uplink:
+    def _make(self, config: UplinkConfig, store: Store) -> _Member:
         profile = Profile(
             prefix=config.prefix,
             site=self._config.gateway.site,
@@ -206,22 +265,24 @@ class Uplinks:
                 if message.severity != "info" and (code.partition(".")[0] in _ALARM_GROUPS or code in _ALARMS)
             ],
         )
-        self._listen(uplink)
-        return uplink
+        uplink.notify_new_rows(self._newest_id)
+        member = _Member(config, uplink)
+        self._listen(member)
+        return member
 
-    async def _run(self, uplink: Uplink, retry_s: float) -> None:
-        while not self._stopped.is_set():
+    async def _run(self, member: _Member, retry_s: float) -> None:
+        while not (self._stopped.is_set() or member.leaving):
             await self._gate.wait()
-            self._running[uplink] = self._clock.monotonic_ms()
+            member.since_ms = self._clock.monotonic_ms()
             self._idle.clear()
             try:
-                await uplink.run()
+                await member.uplink.run()
                 continue
             except StoreError:
                 pass  # it could not read where it stands; the store's own alarm says why
             finally:
-                del self._running[uplink]
-                if not self._running:
+                member.since_ms = None
+                if all(other.since_ms is None for other in self._members.values()):
                     self._idle.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(retry_s):
@@ -235,7 +296,7 @@ class Uplinks:
 
     def _publish_alarm(self, code: str) -> None:
         standing = self._alarms.active(code)
-        for uplink in self._uplinks:
+        for uplink in [member.uplink for member in self._members.values()]:
             if not standing:
                 uplink.clear_alarm(code)
             else:

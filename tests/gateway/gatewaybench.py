@@ -137,7 +137,7 @@ async def make_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     await found.stop()
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not [task for task in left if "simpang_gateway" in str(task.get_coro())]
-    assert not complaints
+    assert not complaints, complaints
 
 
 async def well(bench: Bench, clock: Clock | None = None) -> None:

@@ -158,7 +158,9 @@ async def test_hung_uplink_is_not_fed_for(
 async def test_dead_reader_of_a_port_is_not_fed_for(bench: Bench, manager: Manager) -> None:
     await well(bench)
     assert bench.gateway is not None
-    bench.gateway._line_tasks["line1"].cancel()  # dies without an exception, so no fault is heard
+    task = bench.gateway._ports._ports["line1"].task
+    assert task is not None
+    task.cancel()  # dies without an exception, so no fault is heard
     await _hungry(bench, manager, "port line1")
 
 

@@ -20,6 +20,22 @@ GATEWAY = {
         "{part} tidak maju: bila tetap begitu, watchdog systemd memulai ulang gateway",
         "tidak perlu apa-apa bila sekali; periksa disk dan log bila terulang",
     ),
+    "gateway.reloaded": info(
+        "the configuration was read again: {changes} changes; waiting for a restart: {restart}",
+        "konfigurasi dibaca ulang: {changes} perubahan; menunggu mulai ulang: {restart}",
+    ),
+    "gateway.reload_refused": error(
+        "the configuration was not taken, and nothing has changed: {error}",
+        "correct the file, then `simpang gateway reload`",
+        "konfigurasi tidak diterima, dan tidak ada yang berubah: {error}",
+        "perbaiki berkasnya, lalu `simpang gateway reload`",
+    ),
+    "gateway.stop_forced": warning(
+        "the gateway ended although something still hung {seconds} s after it was told to stop",
+        "nothing is lost; look at disk and brokers if it happens again",
+        "gateway berakhir walau masih ada yang macet {seconds} s setelah diminta berhenti",
+        "tidak ada yang hilang; periksa disk dan broker bila terulang",
+    ),
     "alarm.raised": warning(
         "the alarm {alarm} {key} is on",
         "look at that alarm: `simpang gateway status`",

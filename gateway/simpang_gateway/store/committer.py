@@ -88,6 +88,12 @@ class Committer:
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
 
+    def retune(self, commit_ms: int | Callable[[], int], commit_rows: int) -> None:
+        """Gather so long and so many from now on; see `__init__`."""
+        self._ask_window = commit_ms if callable(commit_ms) else None
+        self._commit_ms = commit_ms() if callable(commit_ms) else commit_ms
+        self._commit_rows = commit_rows
+
     @property
     def waiting_rows(self) -> int:
         """Rows not yet durable; a port that reads faster than the card writes pauses by this."""

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from . import ledger, loads, release, replay, states, trim
@@ -117,6 +118,10 @@ class Database:
         except StoreDamaged:
             self.close()
             raise
+
+    def use_uplinks(self, uplinks: tuple[str, ...]) -> None:
+        """Count a record as delivered once all of these have passed it."""
+        self._options = replace(self._options, uplinks=uplinks)
 
     def close(self) -> None:
         """Close the file; its log is copied into it and removed. A second call does nothing."""

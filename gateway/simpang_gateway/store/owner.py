@@ -275,6 +275,12 @@ class Store:
         """Take cursors out that are about to go back: a commit meanwhile must not write them as they were."""
         return {name: self._riders.pop(name) for name in uplinks if name in self._riders}
 
+    async def use_uplinks(self, uplinks: Sequence[str]) -> None:
+        """From now on a record is delivered once all of these have passed it."""
+        self._uplinks = tuple(uplinks)
+        await self._run(self._database.use_uplinks, self._uplinks)
+        self._advanced.set()
+
     async def passed(self, row_id: int, uplinks: Sequence[str] | None = None) -> None:
         """Wait until uplinks (None: all) are past a row."""
         while True:

@@ -8,6 +8,7 @@ import click
 
 from .gateway_commands import commands
 from .gateway_export import export
+from .gateway_reload import reload
 from .gateway_replay import replay
 from .help import config_option, example, json_option
 
@@ -106,4 +107,5 @@ def status(config_path: Path, as_json: bool) -> None:
 
 gateway.add_command(commands)
 gateway.add_command(export)
+gateway.add_command(reload)
 gateway.add_command(replay)

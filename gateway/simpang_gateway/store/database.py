@@ -398,7 +398,7 @@ class Database:
         if excess > 0:
             trim.make_room(
                 connection,
-                excess,
+                excess + trim.AHEAD_PAGES,
                 progress,
                 # The newest row stays: after a restart the next id is found by it.
                 below=self._next_id if coming else self._next_id - 1,

@@ -30,6 +30,10 @@ T = TypeVar("T")
 CURSOR_S = 1.0
 """A cursor goes to the card at most once in this time, with a commit that is made anyway if there is one."""
 
+CURSOR_ROWS = 1000
+CURSOR_MOST_S = 5.0
+"""While commits go on it waits for so many rows more, or so long: each time costs the card a page."""
+
 RETRY_S = (1.0, 30.0)
 """First and longest pause between attempts to get a failed store to work; doubled in between."""
 
@@ -61,6 +65,8 @@ class Store:
         self._riders: dict[str, Cursor] = {}
         self._unsaved = False
         self._saved_s = self._loop.time() - CURSOR_S
+        self._saved: dict[str, Cursor] = {}
+        self._committed_s = self._saved_s
         self._flush_timer: asyncio.TimerHandle | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
         self._retry_s = RETRY_S[0]
@@ -148,8 +154,17 @@ class Store:
         """
         if self._error is not None:
             raise alone(self._error)
-        ride = self._unsaved and self._loop.time() - self._saved_s >= CURSOR_S
-        return await self._commit(batch, ride)
+        return await self._commit(batch, self._unsaved and self._may_ride())
+
+    def _may_ride(self) -> bool:
+        waited_s = self._loop.time() - self._saved_s
+        if waited_s < CURSOR_S or waited_s >= CURSOR_MOST_S:
+            return waited_s >= CURSOR_S
+        saved = self._saved
+        return any(
+            name not in saved or cursor.last - saved[name].last >= CURSOR_ROWS
+            for name, cursor in self._riders.items()
+        )
 
     def advance(self, cursor: Cursor) -> None:
         """Take note of how far an uplink is; written with a later commit, by a timer when there is none.
@@ -409,9 +424,11 @@ class Store:
         done = await self._run(self._database.commit, batch, riders, ride)
         if done.rode:
             self._saved_s = self._loop.time()
+            self._saved = riders
             self._unsaved = riders != self._riders
         if batch.records:
             self._retry_s = RETRY_S[0]
+            self._committed_s = self._loop.time()
         return done.first_id
 
     def _has_failed(self, error: StoreError) -> None:
@@ -433,9 +450,13 @@ class Store:
         self._flush_timer = None
         if not self._unsaved or self._error is not None:
             return
-        early_s = self._saved_s + 1.5 * CURSOR_S - self._loop.time()
+        now_s = self._loop.time()
+        early_s = self._saved_s + 1.5 * CURSOR_S - now_s
+        if early_s <= 0 and now_s - self._committed_s < CURSOR_S:
+            # Commits go on: one of them takes it along, in its time.
+            early_s = self._saved_s + 1.5 * CURSOR_MOST_S - now_s
         if early_s > 0:
-            self._flush_timer = self._loop.call_later(early_s, self._flush_due)
+            self._flush_timer = self._loop.call_later(min(early_s, 1.5 * CURSOR_S), self._flush_due)
         else:
             self._start(self._flush_quietly())
 

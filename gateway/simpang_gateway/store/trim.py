@@ -19,6 +19,10 @@ from .shares import Shares
 LOT = 256
 """Rows deleted at a time."""
 
+AHEAD_PAGES = 24
+"""Pages that are freed beyond what a batch needs, where any must be: what a trim writes besides is then for
+many batches."""
+
 # A node that holds too much is thinned out in larger lots: the rows between its own are rewritten.
 _THIN_LOT = 1024
 _THIN_SPAN = 4096

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from simpang_gateway.store import Batch, Cursor, Store, StoreDamaged, StoreIo
-from simpang_gateway.store.owner import CURSOR_S, RETRY_S
+from simpang_gateway.store.owner import CURSOR_ROWS, CURSOR_S, RETRY_S
 from tests.gateway.store.kit import (
     Events,
     ManualLoop,
@@ -46,20 +46,31 @@ async def test_cursor_is_written_at_close(tmp_path: Path) -> None:
     await store.close()
 
 
-def test_cursor_rides_on_a_commit_at_most_once_a_second(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("step", "writes"),
+    [
+        # Written at once, then each time that so much was delivered, but no more than once a second.
+        (CURSOR_ROWS, (6, 7)),
+        # Little was delivered: at once, then after `CURSOR_MOST_S`.
+        (1, (2,)),
+    ],
+)
+def test_cursor_rides_on_a_commit(tmp_path: Path, step: int, writes: tuple[int, ...]) -> None:
     async def test(loop: ManualLoop) -> None:
         store = await opened(tmp_path)
         seen = []
-        for seq in range(1, 31):
+        for seq in range(1, 61):
             await store.commit(Batch(records=(record(seq),)))
-            store.advance(Cursor("city", seq))
+            store.advance(Cursor("city", step * seq))
             # Less than the pause after which a timer writes it.
             await loop.turn(CURSOR_S / 10)
             await store.commit(Batch(records=(record(100 + seq),)))
             seen.append((await on_disk(store)).get("city", 0))
-        # Three seconds: written at once, then no more than once in each.
-        assert len(set(seen)) in (3, 4)
+        assert len(set(seen)) in writes
         assert seen == sorted(seen)
+        # When the commits end a timer writes it.
+        await loop.turn(3 * CURSOR_S)
+        assert await on_disk(store) == {"city": step * 60}
         await store.close()
 
     run_manual(test)

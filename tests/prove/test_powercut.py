@@ -12,10 +12,11 @@ import pytest
 
 from conftest import in_ci
 from simpang.cli import run
-from simpang.prove import native, powercut
+from simpang.prove import native, powercut, powercut_live
 from simpang.prove.powercut_account import EMPTY, State, compare
 from simpang.prove.powercut_disk import Disk, read_folder
 from simpang.prove.powercut_trace import Operation, Untraceable, read_log
+from simpang.rig.errors import RigError
 
 CUTS = 200
 
@@ -165,25 +166,39 @@ def test_no_crash_image_lacks_what_was_acknowledged(
     assert told["acknowledged"] > 10_000
 
 
-def test_each_unsafe_setting_loses_rows(
-    seed: int, compiler: None, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("mode", "count"), [("normal", 40), ("off", 40), ("psow", 100)])
+def test_each_unsafe_setting_loses_rows(mode: str, count: int, seed: int, compiler: None) -> None:
+    tally = powercut.Tally()
+    with powercut.scratch() as folder:
+        powercut.prepare(seed, count, mode, folder)
+        for piece in powercut.pieces(seed, count, mode, folder):
+            tally.add(powercut.run_piece(piece))
+    assert tally.lost
+    assert tally.faults
+
+
+@pytest.mark.parametrize(("lost", "status"), [(1, 0), (0, 1)])
+def test_status_of_unsafe_is_0_only_if_each_setting_lost(
+    lost: int, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = run(["prove", "powercut", "--unsafe", "--count", "100", "--seed", str(seed), "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert {mode: each["lost"] > 0 for mode, each in told["modes"].items()} == {
-        "normal": True,
-        "off": True,
-        "psow": True,
+    monkeypatch.setattr(powercut, "prepare", lambda *_: 0)
+    tallies = {
+        mode: powercut.Tally(scenarios=1, lost=lost if mode == "psow" else 1, faults=["one"])
+        for mode in ("normal", "off", "psow")
     }
-    assert status == 0
+    monkeypatch.setattr(powercut, "run_piece", lambda piece: tallies[piece.mode])
+    assert run(["prove", "powercut", "--unsafe", "--count", "1", "--json"]) == status
+    told = json.loads(capsys.readouterr().out)
+    assert [each["lost"] for each in told["modes"].values()] == [1, 1, lost]
+    assert (told["scenarios"], told["lost"]) == (3, 2 + lost)
 
 
 def test_one_image_alone_is_the_same_one(seed: int, compiler: None) -> None:
     with powercut.scratch() as folder:
-        powercut.prepare(seed, 40, "off", folder)
-        (whole,) = (powercut.run_piece(piece) for piece in powercut.pieces(seed, 40, "off", folder))
+        powercut.prepare(seed, 10, "off", folder)
+        (whole,) = (powercut.run_piece(piece) for piece in powercut.pieces(seed, 10, "off", folder))
         number = int(whole.faults[0].split()[1].rstrip(","))
-        (piece,) = powercut.pieces(seed, 40, "off", folder, number)
+        (piece,) = powercut.pieces(seed, 10, "off", folder, number)
         alone = powercut.run_piece(piece)
     assert alone.scenarios == 1
     assert alone.faults[0].split(": ")[:2] == whole.faults[0].split(": ")[:2]
@@ -215,3 +230,24 @@ def test_states_that_differ_are_told_apart() -> None:
     assert compare(state(one, (2, 7, 0, "a")), state(one), state(one)).duplicates == 1
     cursor = frozenset({("city",)})
     assert compare(state(one), state(one, cursor=cursor), state(one, two, cursor=cursor)).states
+
+
+def test_live_cuts_say_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["prove", "powercut", "--live", "1", "--count", "1"]) == 2
+    capsys.readouterr()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert run(["prove", "powercut", "--live", "1"]) == 2
+    assert "sudo" in capsys.readouterr().err
+
+
+def test_live_cuts_of_a_real_file_system_lose_nothing(seed: int, compiler: None, tmp_path: Path) -> None:
+    try:
+        powercut_live.check()
+    except RigError as error:
+        pytest.skip(str(error))
+    (piece,) = powercut_live.pieces(seed, 2, "safe", tmp_path)
+    tally = powercut_live.run_piece(piece)
+    assert tally.faults == []
+    assert (tally.scenarios, tally.lost, tally.duplicates, tally.corrupt) == (2, 0, 0, 0)

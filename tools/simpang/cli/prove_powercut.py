@@ -33,6 +33,12 @@ _INTERRUPTED = 130
 @click.option("--only", type=click.IntRange(0), metavar="N", help="Only this image, as a fault names it.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one for each core]")
 @click.option(
+    "--live",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Instead of images, N cuts of a real ext4 over a FUSE disk with a volatile cache; needs root.",
+)
+@click.option(
     "--unsafe",
     is_flag=True,
     help="Set the store so that it must lose (synchronous=NORMAL, OFF, psow=1); status 0 only if it did.",
@@ -45,6 +51,7 @@ def powercut(
     seed: int | None,
     only: int | None,
     jobs: int | None,
+    live: int | None,
     unsafe: bool,
     as_json: bool,
 ) -> None:
@@ -56,8 +63,12 @@ def powercut(
     must have every acknowledged record, window, ledger entry and cursor, and nothing else, and must take new
     records.
 
-    Needs a C compiler (cc), and about 100 MB of /dev/shm or of the temporary folder. Writes nothing to the
-    gateway's own store. Ctrl-C prints what was done by then. The exit status is 1 where something was lost.
+    With --live the kernel decides: ext4 on a loop device lies on a disk that forgets, at the cut, some of
+    what it was not told to flush. With --unsafe this runs with synchronous=OFF.
+
+    Needs a C compiler (cc), and about 100 MB of /dev/shm or of the temporary folder; --live also root, FUSE,
+    loop devices and the headers of libfuse3. Writes nothing to the gateway's own store. Ctrl-C prints what
+    was done by then. The exit status is 1 where something was lost.
     """
     import secrets
 
@@ -66,18 +77,22 @@ def powercut(
 
     seed = secrets.randbelow(1 << 30) if seed is None else seed
     modes = writer.UNSAFE if unsafe else (writer.SAFE,)
-    count = count or (DEFAULT_UNSAFE if unsafe else DEFAULT_COUNT)
+    if live is not None:
+        if count is not None or only is not None:
+            raise click.UsageError("--live makes no images: leave out --count and --only")
+        modes = (writer.OFF,) if unsafe else (writer.SAFE,)
+    count = live or count or (DEFAULT_UNSAFE if unsafe else DEFAULT_COUNT)
     if only is not None and only >= count:
         raise click.UsageError(f"--only {only}: there are only {count} images; give the --count of that run")
     tellings: dict[str, dict[str, Any]] = {}
     say: Callable[[str], None] = (lambda line: None) if as_json else click.echo
     for mode in modes:
         try:
-            told = _run(mode, seed, count, only, jobs, as_json, say)
+            told = _run(mode, seed, count, only, jobs, live is not None, as_json, say)
         except RigError as error:
             raise click.ClickException(str(error)) from error
         tellings[mode] = told
-        say(_text(told, seed, count, mode))
+        say(_text(told, seed, count, mode, live is not None))
         if not told["complete"]:
             break
     if as_json:
@@ -95,26 +110,37 @@ def _run(
     count: int,
     only: int | None,
     jobs: int | None,
+    live: bool,
     as_json: bool,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    from simpang.prove import crew
+    from simpang.prove import crew, powercut_live
     from simpang.prove import powercut as proof
     from simpang.prove.progress import Progress
 
     tally = proof.Tally()
+    operations = 0
     with proof.scratch() as folder:
-        pieces = proof.pieces(seed, count, mode, folder, only)
-        operations = proof.prepare(seed, count, mode, folder)
+        pieces: list[Any]
+        work: Any = powercut_live.run_piece if live else proof.run_piece
+        if live:
+            powercut_live.check()
+            pieces = powercut_live.pieces(seed, count, mode, folder)
+            what, total = "live cuts", count
+        else:
+            pieces = proof.pieces(seed, count, mode, folder, only)
+            operations = proof.prepare(seed, count, mode, folder)
+            what = f"crash images of {operations:,} operations"
+            total = 1 if only is not None else count
         workers = min(jobs or crew.cores(), len(pieces))
-        say(f"{count:,} crash images of {operations:,} operations, {mode}, seed {seed}, {workers} processes")
-        progress = Progress(sum(piece.count for piece in pieces), "images", as_json)
+        say(f"{count:,} {what}, {mode}, seed {seed}, {workers} processes")
+        progress = Progress(total, "cuts", as_json)
 
         def take(part: proof.Tally) -> None:
             tally.add(part)
             progress.show(tally.scenarios, len(tally.faults))
 
-        interrupted = crew.run(proof.run_piece, pieces, workers, take)
+        interrupted = crew.run(work, pieces, workers, take)
         progress.clear()
     return {
         "scenarios": tally.scenarios,
@@ -145,15 +171,15 @@ def _report(tellings: dict[str, dict[str, Any]], seed: int, unsafe: bool) -> dic
     return {**told, **report}
 
 
-def _text(told: dict[str, Any], seed: int, count: int, mode: str) -> str:
+def _text(told: dict[str, Any], seed: int, count: int, mode: str, live: bool) -> str:
     faults = told["faults"]
     shown = faults[:_FAULTS_SHOWN] if mode == "safe" else faults[:1]
     lines = [f"FAULT {fault}" for fault in shown]
-    if faults and mode == "safe":
+    if faults and mode == "safe" and not live:
         lines.append(f"One image alone: simpang prove powercut --seed {seed} --count {count} --only N")
     part = "" if told["complete"] else " (interrupted)"
     lines.append(
-        f"{mode}: {told['scenarios']:,} images{part} in {told['seconds']:,.0f} s, seed {seed}: of "
+        f"{mode}: {told['scenarios']:,} cuts{part} in {told['seconds']:,.0f} s, seed {seed}: of "
         f"{told['acknowledged']:,} acknowledged rows {told['lost']:,} lost, {told['duplicates']:,} twice, "
         f"{told['changed'] + told['invented']:,} wrong; {told['corrupt']:,} stores unusable; "
         f"{len(faults):,} faults"

@@ -53,7 +53,7 @@ _RECORD_S = 600
 
 @dataclass
 class Tally:
-    """What came of images."""
+    """What came of cuts."""
 
     scenarios: int = 0
     acknowledged: int = 0
@@ -67,7 +67,7 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
-        """Take in what other images were."""
+        """Take in what other cuts were."""
         for name in (
             "scenarios", "acknowledged", "lost", "duplicates", "corrupt", "changed", "invented", "states",
         ):  # fmt: skip

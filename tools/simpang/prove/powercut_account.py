@@ -145,7 +145,7 @@ def compare(found: State, before: State, after: State) -> Differences:
 
 def count_duplicates(state: State) -> int:
     """Identities that stand in more than one row."""
-    identities = [row[1:3] for row in state.tables.get("record", ())]
+    identities = [row[1:3] for row in state.tables.get("record", ()) if row[1] >> 24 != _TRIAL_NODE]
     return len(identities) - len(set(identities))
 
 

@@ -86,8 +86,9 @@ def test_connection_is_refused_with_a_reason(link: Link) -> None:
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_connection_ends_behind_connack(link: Link, hard: bool) -> None:
-    step = link.down(CONNACK, Fault("close_after_connack", hard=hard))
-    assert step == Step(CONNACK, end="reset" if hard else "fin")
+    step = link.down(CONNACK, Fault("close_after_connack", hard=float(hard), delay_s=0.5))
+    assert (step.to_client, step.end) == (CONNACK, "reset" if hard else "fin")
+    assert 0 < step.after_s < 0.5
 
 
 @pytest.mark.parametrize(("up", "down"), [(True, False), (False, True), (True, True)])

@@ -238,7 +238,7 @@ async def test_close_after_connack_is_a_fin_or_a_reset(tmp_path: Path, hard: boo
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     proxy = Proxy(server.sockets[0].getsockname()[1])
     await proxy.start()
-    proxy.fault = Fault("close_after_connack", hard=hard)
+    proxy.fault = Fault("close_after_connack", hard=float(hard), delay_s=0.001)
     client = Client(*await asyncio.open_connection("127.0.0.1", proxy.port))
     client.send(CONNECT)
     if not hard:  # a reset may overtake what was not read

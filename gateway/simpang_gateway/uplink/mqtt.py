@@ -170,6 +170,8 @@ class _Client(aiomqtt.Client):
             raise OSError(error.code) from error
         except OSError as error:
             self.connect_error = error
+            if self.tls is not None:
+                self.tls.give_up()
             raise
         except ValueError as error:  # a host that no name lookup accepts
             self.connect_error = error

@@ -88,13 +88,20 @@ class Context(ssl.SSLContext):
     """Whether TCP was there, so that TLS could begin."""
     fault: ssl.SSLError | None = None
     """Why the connection made with it ended, where TLS knows."""
+    _wrapped: ssl.SSLSocket | None = None
 
     def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
         """As its base; `server_name` takes the place of the host that is connected to."""
         self.begun = True
         if self.server_name is not None:
             options["server_hostname"] = self.server_name
-        return super().wrap_socket(*args, **options)
+        self._wrapped = super().wrap_socket(*args, **options)
+        return self._wrapped
+
+    def give_up(self) -> None:
+        """Closes the socket of a handshake that failed: paho leaves that to the garbage collector."""
+        if self._wrapped is not None:
+            self._wrapped.close()
 
 
 def make_context(files: TlsFiles) -> Context:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -166,3 +167,27 @@ class SteppedClock(SystemClock):
 
     def wall_ms(self) -> int:
         return super().wall_ms() + self._step_ms
+
+
+async def test_handshake_that_is_not_answered_leaves_no_connection_behind(authority: Authority) -> None:
+    one = Bench(0, publish_timeout_s=0.3, tls=True, ca_file=authority.ca_file)
+    seen = {"begun": 0, "ended": 0}
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen["begun"] += 1
+        while await reader.read(4096):
+            pass
+        seen["ended"] += 1
+        writer.close()
+        one.changes.happened()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    one.config.port = server.sockets[0].getsockname()[1]
+    gc.disable()  # it must not be what closes the connection
+    try:
+        async with one:
+            await one.until_event("uplink.timeout")
+            await one.until(lambda: seen["ended"] >= 1)
+    finally:
+        gc.enable()
+        server.close()

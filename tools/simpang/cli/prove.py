@@ -26,6 +26,10 @@ PROOFS = {
         "simpang.cli.prove_powercut:powercut",
         "The store after thousands of power cuts, made from a recording of what it writes.",
     ),
+    "network": (
+        "simpang.cli.prove_network:network",
+        "Networks and brokers that misbehave, between the gateway and a real broker.",
+    ),
 }
 
 

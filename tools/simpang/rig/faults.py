@@ -54,9 +54,10 @@ class Fault:
     """One fault; only what its kind needs counts.
 
     `up` and `down`: which directions a half-open link loses, seen from the client. `rate`: bytes a second in
-    each direction, None for any; `delay_s`: how late they come. `reasons`: the reason codes to choose from.
-    `share`: of the messages that are not acknowledged, refused or acknowledged twice. `swallow`: a message
-    whose acknowledgement never comes does not reach the broker either. `hard`: what ends, ends with a reset.
+    each direction, None for any; `delay_s`: how late they come, or how long behind CONNACK a connection ends
+    at most. `reasons`: the reason codes to choose from. `share`: of the messages that are not acknowledged,
+    refused or acknowledged twice. `swallow`: a message whose acknowledgement never comes does not reach the
+    broker either. `hard`: the share of the connections that end with a reset.
     """
 
     kind: Kind
@@ -67,16 +68,17 @@ class Fault:
     reasons: tuple[int, ...] = ()
     share: float = 1.0
     swallow: bool = False
-    hard: bool = False
+    hard: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do now: bytes to pass on, then perhaps an end of both connections."""
+    """What to do now: bytes to pass on, then perhaps an end of both connections `after_s` seconds."""
 
     to_client: bytes = b""
     to_broker: bytes = b""
     end: Literal["no", "fin", "reset"] = "no"
+    after_s: float = 0.0
 
 
 _NOTHING = Step()
@@ -124,7 +126,9 @@ class Link:
                 if fault.kind == "connack_refused":
                     return Step(connack(self._rng.choice(fault.reasons)), end="fin")
                 if fault.kind == "close_after_connack":
-                    return Step(packet.raw, end="reset" if fault.hard else "fin")
+                    hard = self._rng.random() < fault.hard
+                    after_s = self._rng.uniform(0.0, fault.delay_s)
+                    return Step(packet.raw, end="reset" if hard else "fin", after_s=after_s)
             to_client += self._acknowledgement(packet, fault) if packet.kind == PUBACK else packet.raw
         return Step(to_client)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import socket
 import ssl
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -25,6 +27,7 @@ _MODES: dict[Mode, Fault | None] = {
 _CHUNK = 4096
 _HELD = 1 << 18  # bytes that wait in one direction before no more are read
 _BACKLOG = 128
+_TRIES, _TRY_EVERY_S = 200, 0.01
 _FULL = 4  # connections that fill a backlog of none
 _LINGER_NONE = struct.pack("ii", 1, 0)  # close() then sends RST
 
@@ -144,20 +147,15 @@ class Proxy:
         kind = self._fault.kind if self._fault is not None else None
         if kind == "refused":
             return
-        self._listener = socket.socket()
-        self._listener.setblocking(False)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(("127.0.0.1", self.port))
+        # Linux drops what does not fit into the backlog: to the client nobody is there.
+        self._listener = _listener(self.port, 0 if kind == "vanished" else _BACKLOG)
         if kind == "vanished":
-            # Linux drops what does not fit into the backlog: to the client nobody is there.
-            self._listener.listen(0)
             for _ in range(_FULL):
                 filler = socket.socket()
                 filler.setblocking(False)
                 filler.connect_ex(("127.0.0.1", self.port))
                 self._fillers.append(filler)
             return
-        self._listener.listen(_BACKLOG)
         self._accepting = asyncio.get_running_loop().create_task(self._accept(self._listener))
 
     def _stop_listening(self) -> None:
@@ -249,7 +247,8 @@ class _Call:
         """Ends both connections with a reset."""
         self._link.closed = True
         for end in [self._socket, *(writer.get_extra_info("socket") for writer in self._writers)]:
-            _reset(end)
+            if end is not None:  # TLS has closed it already
+                _reset(end)
         self._over.set()
 
     async def run(self) -> None:
@@ -332,6 +331,7 @@ class _Call:
                 await self._down.has_room()
                 if step.end != "no":
                     hard = step.end == "reset"
+                    await asyncio.sleep(step.after_s)
                     break
         if not loses(self._proxy.fault, upwards=False):
             self._down.end(self.cut if hard else self._over.set)
@@ -412,6 +412,26 @@ class _Lane:
                 await self._proxy.flowing.wait()
             writer.write(some)
             await writer.drain()
+
+
+def _listener(port: int, backlog: int) -> socket.socket:
+    """A listening socket of this port of ours. Raises OSError."""
+    for tries_left in reversed(range(_TRIES)):
+        listener = socket.socket()
+        listener.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen(backlog)
+        except OSError as error:
+            listener.close()
+            # A child that is just being started holds the one before for a moment.
+            if error.errno != errno.EADDRINUSE or not tries_left:
+                raise
+            time.sleep(_TRY_EVERY_S)
+        else:
+            return listener
+    raise AssertionError
 
 
 def _split(data: bytes, at: int) -> tuple[bytes, bytes]:

@@ -63,6 +63,8 @@ _Host = Annotated[str, Field(pattern=_WORD, examples=['"broker.example.org"'])]
 _Group = Annotated[str, Field(pattern=_WORD, examples=['"simpang"'])]
 _Topic = Annotated[str, Field(pattern=_TOPIC, max_length=255, examples=['"city/simpang"'])]
 _NodeId = Annotated[int, Field(ge=1, le=0xFFFE)]
+_LOOPBACK = r"^(127(\.[0-9]{1,3}){3}|\[::1\]):[0-9]{1,5}$"
+_Listen = Annotated[str, Field(pattern=_LOOPBACK, examples=['"127.0.0.1:9464" (127.* or [::1] only)'])]
 _ClientId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{0,128}$", examples=['"simpang-1" (ASCII, 0..128)'])]
 
 
@@ -242,6 +244,12 @@ class CommandKey(_Table):
     nodes: Annotated[list[_NodeId], Field(max_length=1000, examples=["[1, 2, 3]"])] | None = None
 
 
+class Metrics(_Table):
+    """[metrics]: the loopback address of /metrics and /health, or None."""
+
+    listen: _Listen | None = None
+
+
 class GatewayConfig(_Table):
     """A whole configuration; every path in it is absolute."""
 
@@ -254,6 +262,7 @@ class GatewayConfig(_Table):
     control: Control = Control()
     capture: Capture = Capture()
     log: Log = Log()
+    metrics: Metrics = Metrics()
     commands: Commands = Commands()
     command_keys: Annotated[list[CommandKey], Field(alias="command_key", max_length=16)] = []
 
@@ -283,6 +292,7 @@ _TABLES: dict[str, type[_Table]] = {
     "control": Control,
     "capture": Capture,
     "log": Log,
+    "metrics": Metrics,
     "commands": Commands,
     "command_key": CommandKey,
 }

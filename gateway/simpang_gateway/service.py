@@ -28,6 +28,7 @@ from .hub import Hub
 from .keystore import KeyStore
 from .life import Life
 from .lookout import Lookout
+from .monitor import Monitor
 from .nodehost import Limits
 from .nodeoperations import NodeOperations
 from .outside import Outside
@@ -124,7 +125,7 @@ class Gateway:
             make_actions(
                 config.state,
                 self._node_operations,
-                lambda: self._answer_status({}),
+                self._status,
                 self._replays.request,
             ),
         )
@@ -147,6 +148,7 @@ class Gateway:
         )
         parts = (self._uplinks.late, self._ports.dead)
         self._life = Life(clock, self._alarms, events, self._faults, lambda: self._store, parts)
+        self._monitor = Monitor(config.metrics.listen, self._status, self._alarms, self._faults)
         self._reloading = Reloading(path, lambda: self._config, self._apply, events, self._life.notifier)
 
     def stop(self) -> None:
@@ -186,6 +188,7 @@ class Gateway:
             socket, group = self._config.control_socket, self._config.control.group
             async with ControlServer(socket, handlers, group=group):
                 self._lookout.start()
+                self._monitor.start()
                 self._life.begin()
                 while store is None and not self._stop.is_set():
                     await self._pause()
@@ -203,6 +206,7 @@ class Gateway:
     async def _end(self) -> None:
         self._life.end()
         self._lookout.close()
+        await self._monitor.close()
         await self._stop_resuming()
         self._hub.close()
         self._refusals.close()
@@ -379,6 +383,9 @@ class Gateway:
     # ---- control socket
 
     async def _answer_status(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return await self._status()
+
+    async def _status(self) -> dict[str, Any]:
         store = self._store
         if store is not None:
             await self._view.look(store)

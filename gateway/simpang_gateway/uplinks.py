@@ -25,7 +25,7 @@ from .uptimes import Uptimes
 
 # What can stand as an alarm, and so at a broker from before a restart.
 _ALARMS = ("command.unsaved",)
-_ALARM_GROUPS = ("capture", "clock", "log", "port", "registry", "store", "uplink")
+_ALARM_GROUPS = ("capture", "clock", "log", "metrics", "port", "registry", "store", "uplink")
 
 # An uplink that starts reads its place in the store first, and counts its steps from then on.
 _FIRST_STEP_MS = 60_000

@@ -73,4 +73,10 @@ GATEWAY = {
         "rekaman {path} tidak dapat ditulis: {error}",
         "periksa [capture] path, hak akses foldernya, dan ruang kosong",
     ),
+    "metrics.address": warning(
+        "/metrics and /health cannot be served at {listen}: {error}",
+        "set [metrics] listen to a free port, or leave it out; it is tried again every minute",
+        "/metrics dan /health tidak dapat dilayani di {listen}: {error}",
+        "isi [metrics] listen dengan port yang bebas, atau hapus; dicoba lagi setiap menit",
+    ),
 }

@@ -155,6 +155,7 @@ class Hub:
             born,
             peer.host,
             self._limits.new_epoch_every_ms,
+            entry.least,
         )
         pending = self._mailbox.pending(node)
         if pending is not None:

@@ -43,6 +43,7 @@ class Node:
 
     `ceiling` is its highest known epoch (0 none), rounded up to a multiple of 1024. `next_generation` are the
     keys of its next flashing, which count once they are heard. `commands` is the last command id given.
+    Frames of epochs below `least` are refused (0: of none): a restored gateway does not know them.
     """
 
     place: str
@@ -51,6 +52,7 @@ class Node:
     ceiling: int
     added: str
     commands: int = 0
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,16 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """All nodes that this gateway ever gave an id; `next` is the id that comes next."""
+    """All nodes that this gateway ever gave an id; `next` is the id that comes next.
+
+    `restored` names the restoration that made it, empty for none: a store that does not know it yet gets a
+    name of its own.
+    """
 
     site: str
     next: int
     nodes: dict[int, Node]
+    restored: str = ""
 
 
 def create(state: Path, site: str) -> None:
@@ -86,7 +93,7 @@ def create(state: Path, site: str) -> None:
         create_durably(root, secrets.token_bytes(32).hex() + "\n")
     except OSError as error:
         raise SimpangError("config.unwritable", path=state, error=describe(error)) from error
-    _write_registry(registry, Registry(site, FIRST_NODE, {}))
+    write_registry(registry, Registry(site, FIRST_NODE, {}))
 
 
 def root_key_path(state: Path) -> Path:
@@ -104,7 +111,12 @@ def read_root_key(state: Path) -> bytes:
     """
     path = root_key_path(state)
     # systemd hands a credential out with an access list, which shows as a readable group.
-    text = read_secret(path, allow_group=path.parent != state)
+    return read_root_key_of(path, allow_group=path.parent != state)
+
+
+def read_root_key_of(path: Path, *, allow_group: bool = False) -> bytes:
+    """Return the root key in a file. Raises as `read_root_key`."""
+    text = read_secret(path, allow_group=allow_group)
     if not re.fullmatch(r"[0-9a-fA-F]{64}\n?", text):
         raise SimpangError("key.malformed", path=path, expected="64 x 0-9 a-f")
     return bytes.fromhex(text)
@@ -118,7 +130,12 @@ def read_registry(state: Path) -> Registry:
         raise SimpangError("registry.missing", path=path)
     try:
         nodes = {int(number): _node(entry) for number, entry in data["nodes"].items()}
-        registry = Registry(_text(data["site"]), _whole(data["next"], FIRST_NODE, LAST_NODE + 1), nodes)
+        registry = Registry(
+            _text(data["site"]),
+            _whole(data["next"], FIRST_NODE, LAST_NODE + 1),
+            nodes,
+            _text(data.get("restored", "")),
+        )
         if any(not FIRST_NODE <= number < registry.next for number in nodes):
             raise ValueError(f"next is {registry.next}, but nodes go up to {max(nodes)}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -155,6 +172,11 @@ class KeyStore:
         if self._registry.site != site:
             path = state / REGISTRY
             raise SimpangError("registry.site", path=path, found=self._registry.site, expected=site)
+
+    @property
+    def restored(self) -> str:
+        """The name of the restoration that made the registry, empty for none."""
+        return self._registry.restored
 
     @property
     def site(self) -> str:
@@ -296,8 +318,10 @@ class KeyStore:
 
     def _save(self, number: int, node: Node, next_number: int) -> None:
         # Memory follows the disk, never the other way round.
-        registry = Registry(self._registry.site, next_number, {**self._registry.nodes, number: node})
-        _write_registry(self._state / REGISTRY, registry)
+        registry = replace(
+            self._registry, next=next_number, nodes={**self._registry.nodes, number: node}
+        )
+        write_registry(self._state / REGISTRY, registry)
         self._registry = registry
 
     def _key_file(self, number: int, generation: int, epoch_start: int) -> dict[str, object]:
@@ -378,6 +402,8 @@ def _node(entry: dict[str, object]) -> Node:
         added=_text(entry["added"]),
         # A registry of the first release has no commands.
         commands=_whole(entry.get("commands", 0), 0, LAST_COMMAND),
+        # And one that was never restored no least epoch.
+        least=_whole(entry.get("least", 0), 0, LAST_EPOCH),
     )
 
 
@@ -409,9 +435,13 @@ def _read_json(path: Path) -> dict[str, dict[str, dict[str, object]]] | None:
     return data
 
 
-def _write_registry(path: Path, registry: Registry) -> None:
+def write_registry(path: Path, registry: Registry) -> None:
+    """Write a registry durably. Raises SimpangError registry.unwritable."""
     nodes = {str(number): asdict(node) for number, node in sorted(registry.nodes.items())}
-    _write_json(path, {"v": VERSION, "site": registry.site, "next": registry.next, "nodes": nodes})
+    document: dict[str, object] = {"v": VERSION, "site": registry.site, "next": registry.next}
+    if registry.restored:
+        document["restored"] = registry.restored
+    _write_json(path, {**document, "nodes": nodes})
 
 
 def _write_json(path: Path, document: dict[str, object]) -> None:

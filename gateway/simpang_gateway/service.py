@@ -297,12 +297,24 @@ class Gateway:
         )
         try:
             with self._life.opening():
-                return await Store.open(str(self._config.store_path), options, self._clock.boot_id)
+                store = await Store.open(str(self._config.store_path), options, self._clock.boot_id)
+                await self._adopt(store)
+                return store
         except (StoreOwned, StoreVersion, StoreForeign) as error:
             raise SimpangError(error.code, **error.arguments) from error
         except StoreError as error:
             self._store_fails(error.code, error.arguments)
             return None
+
+    async def _adopt(self, store: Store) -> None:
+        """After a restoration the store gets a name of its own, also one that was brought along."""
+        births = {number: node.least - 1 for number, node in self._keys.nodes().items() if node.least}
+        try:
+            if self._keys.restored and await store.adopt(self._keys.restored, births):
+                self._events.emit("store.adopted", path=store.path, uuid=store.uuid)
+        except StoreError:
+            await store.close()
+            raise
 
     def _submit(self, batch: Batch, done: Done, *, urgent: bool) -> None:
         assert self._committer is not None  # the hub takes no frame before there is one

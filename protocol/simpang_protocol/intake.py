@@ -28,13 +28,19 @@ _FLOOR_JUMP = 4096
 
 class Intake:
     """`windows`, `losses` (epoch, first, last) come from the store; `born` is the highest epoch that may have
-    been used before this store existed."""
+    been used before this store existed, `least` the lowest that a node may use from now on."""
 
-    def __init__(self, windows: "list[WindowState]", losses: "list[tuple[int, int, int]]", born: int) -> None:
+    def __init__(
+        self,
+        windows: "list[WindowState]",
+        losses: "list[tuple[int, int, int]]",
+        born: int,
+        least: int = 0,
+    ) -> None:
         self.shelf = Shelf(windows, losses)
         self._born = born
         # Highest epoch that is or may be in use; `_known` as far as that is durable.
-        self.highest_known = max([born] + [state.epoch for state in windows])
+        self.highest_known = max([born, least] + [state.epoch for state in windows])
         self._known = self.highest_known
         # Epochs of which the present burst spoke: acknowledgements name them.
         self._touched: set[int] = set()

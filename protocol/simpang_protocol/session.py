@@ -52,6 +52,7 @@ class NodeSession:
     `following` are the keys that the node's next flashing gave it, if any. `windows` and `losses` (epoch,
     first, last) come from the store: the newest `shelf.MAX_WINDOWS` and the newest one that a frame was
     accepted in, or all. `born` is the highest epoch that may have been used before this store existed.
+    Frames of epochs below `least` are refused: a restored gateway does not know which of them it took.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class NodeSession:
         born: int,
         host: "Host",
         new_epoch_every_ms: int = _NEW_EPOCH_EVERY_MS,
+        least: int = 0,
     ) -> None:
         self.node = node
         self._keys = current
@@ -73,7 +75,8 @@ class NodeSession:
         self._host = host
         self._new_epoch_every_ms = new_epoch_every_ms
         self._greeter = _greeter.Greeter(node, downlink, host.random_bytes)
-        self._intake = Intake(windows, losses, born)
+        self._least = least
+        self._intake = Intake(windows, losses, born, least)
         # Highest counter of each epoch, as far as it is durable, for the epochs that frames came in.
         self._heard = (0, -1)
         for state in windows:
@@ -255,7 +258,7 @@ class NodeSession:
             raise FrameError("direction")
         if header.mic != mic:
             raise FrameError("mic_length")
-        if header.epoch < self.epoch:
+        if header.epoch < self.epoch or header.epoch < self._least:
             raise FrameError("old_epoch")
         keys, plain = self._open(header, frame, mic)
         if header.epoch == 0:

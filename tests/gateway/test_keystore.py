@@ -140,6 +140,7 @@ def test_added_node_has_an_id_a_record_and_its_key_file(state: Path) -> None:
         "next_generation": None,
         "ceiling": 0,
         "commands": 0,
+        "least": 0,
     }
     assert keys.ceiling(1) == 0
 

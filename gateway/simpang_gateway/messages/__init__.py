@@ -26,6 +26,8 @@ MESSAGES: Mapping[str, Message] = {
     **control.CONTROL,
     **data.EXPORT,
     **data.REPLAY,
+    **data.BACKUP,
+    **data.RESTORE,
     **nodes.NODE,
     **commands.COMMAND,
     **frames.FRAME,

@@ -110,3 +110,87 @@ REPLAY = {
         "pengiriman ulang {replay} diakhiri: uplink {uplink} sudah mulai mengirim {rows} record",
     ),
 }
+
+BACKUP = {
+    "backup.exists": error(
+        "{path} is already there",
+        "choose another file, or replace it with --force",
+        "{path} sudah ada",
+        "pilih berkas lain, atau ganti dengan --force",
+    ),
+    "backup.unwritable": error(
+        "the backup {path} cannot be written: {error}",
+        "give a place with enough room that you may write to",
+        "cadangan {path} tidak dapat ditulis: {error}",
+        "beri tempat yang cukup luas dan boleh Anda tulisi",
+    ),
+    "backup.source": error(
+        "{path} belongs into the backup but cannot be read: {error}",
+        "run the command as the gateway's user or as root, and correct the path in the configuration",
+        "{path} harus masuk cadangan tetapi tidak dapat dibaca: {error}",
+        "jalankan perintah sebagai pengguna gateway atau root, dan perbaiki lokasinya di konfigurasi",
+    ),
+    "backup.no_passphrase": error(
+        "there is no terminal to ask for the passphrase",
+        "give a file with --passphrase-file: mode 0600, the passphrase as its only line",
+        "tidak ada terminal untuk menanyakan frasa sandi",
+        "beri berkas dengan --passphrase-file: mode 0600, frasa sandi sebagai satu-satunya baris",
+    ),
+    "backup.short_passphrase": error(
+        "the passphrase has fewer than {limit} characters",
+        "take several words that nobody can guess: whoever opens the file can speak as every node",
+        "frasa sandi kurang dari {limit} karakter",
+        "pakai beberapa kata yang tak tertebak: pembuka berkas ini dapat berbicara sebagai setiap node",
+    ),
+    "backup.unreadable": error(
+        "{path} cannot be read: {error}",
+        "check the path and its permissions",
+        "{path} tidak dapat dibaca: {error}",
+        "periksa lokasi dan hak aksesnya",
+    ),
+    "backup.foreign": error(
+        "{path} is not a backup of a Simpang gateway",
+        "give the file that `simpang gateway backup` has written",
+        "{path} bukan cadangan gateway Simpang",
+        "beri berkas yang ditulis `simpang gateway backup`",
+    ),
+    "backup.damaged": error(
+        "{path} is damaged: its bytes are not those that were written",
+        "take another copy of it, or an older backup",
+        "{path} rusak: byte-nya bukan yang dulu ditulis",
+        "pakai salinan lain, atau cadangan yang lebih lama",
+    ),
+    "backup.version": error(
+        "{path} has format {found}, this program knows {known}",
+        "use the newer program that wrote it",
+        "{path} berformat {found}, program ini mengenal {known}",
+        "pakai program lebih baru yang menulisnya",
+    ),
+    "backup.passphrase": error(
+        "{path} does not open with this passphrase",
+        "try again; the file is undamaged, unless somebody changed it on purpose",
+        "{path} tidak terbuka dengan frasa sandi ini",
+        "coba lagi; berkasnya tidak rusak, kecuali seseorang sengaja mengubahnya",
+    ),
+}
+
+RESTORE = {
+    "restore.exists": error(
+        "{path} is not empty, and a restoration overwrites nothing",
+        "give folders that are missing or empty, or move the old ones away",
+        "{path} tidak kosong, dan pemulihan tidak menimpa apa pun",
+        "beri folder yang belum ada atau kosong, atau pindahkan yang lama",
+    ),
+    "restore.unwritable": error(
+        "nothing was restored to {path}: {error}",
+        "give a place with enough room that you may write to",
+        "tidak ada yang dipulihkan ke {path}: {error}",
+        "beri tempat yang cukup luas dan boleh Anda tulisi",
+    ),
+    "restore.incomplete": error(
+        "the backup does not hold a whole gateway: {name} is missing or cannot be used",
+        "take another backup; restore by hand what `--list` shows only where there is none",
+        "cadangan tidak memuat gateway yang utuh: {name} tidak ada atau tidak dapat dipakai",
+        "pakai cadangan lain; pulihkan isi yang ditunjukkan `--list` dengan tangan hanya bila tak ada lagi",
+    ),
+}

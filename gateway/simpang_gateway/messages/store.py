@@ -90,6 +90,10 @@ STORE = {
         "{path}: {rows} records whose schema is known now are sent after all",
         "{path}: {rows} record yang skemanya kini dikenal dikirim juga",
     ),
+    "store.adopted": info(
+        "{path} begins anew as store {uuid}: the gateway was restored from a backup",
+        "{path} dimulai lagi sebagai simpanan {uuid}: gateway dipulihkan dari cadangan",
+    ),
     "store.recovered": info("{path} can be written again", "{path} dapat ditulis lagi"),
     "store.busy": warning(
         "{path}: {rows} rows wait for the disk, at most {limit}",

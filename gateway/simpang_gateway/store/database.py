@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -296,6 +297,32 @@ class Database:
         self._cursors = dict(released.cursors)
         self._trimming.oldest = self._trimming.thin_node = 0
         return released
+
+    def adopt(self, restored: str, births: Mapping[int, int]) -> bool:
+        """Become a store of its own after a restoration, once for each; False if it is one already.
+
+        Args:
+            restored: name of the restoration.
+            births: by node, the highest epoch that may have been used before it.
+
+        Raises:
+            StoreError: nothing has changed.
+        """
+        name = str(uuid.uuid4())
+        with self._writing() as connection:
+            known = connection.execute("select value from meta where key = 'restored'").fetchone()
+            if known is not None and known[0] == restored.encode():
+                return False
+            connection.executemany(
+                "insert or replace into meta values (?, ?)", [("uuid", name), ("restored", restored)]
+            )
+            connection.executemany(
+                """insert into node values (?, ?)
+                   on conflict (node) do update set born = max(born, excluded.born)""",
+                births.items(),
+            )
+        self.uuid = name
+        return True
 
     @property
     def replays(self) -> dict[int, replay.Replay]:

@@ -218,6 +218,14 @@ class Store:
         await self._run(self._database.set_aside, row_id, why)
         self._later_flush()
 
+    async def adopt(self, restored: str, births: Mapping[int, int]) -> bool:
+        """Take a new UUID and older births, once after each restoration; see `Database.adopt`.
+
+        Raises:
+            StoreError: nothing has changed.
+        """
+        return await self._run(self._database.adopt, restored, births)
+
     async def has_releasable(self, schemas: Collection[int]) -> bool:
         """Whether rows were set aside because these schemas were unknown."""
         return await self._ask(loads.has_releasable, schemas)

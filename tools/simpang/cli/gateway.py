@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .gateway_backup import backup, restore
 from .gateway_commands import commands
 from .gateway_export import export
 from .gateway_reload import reload
@@ -105,7 +106,5 @@ def status(config_path: Path, as_json: bool) -> None:
         click.echo(finding_line(alarm["severity"], alarm["code"], alarm["cause"], alarm["next"]))
 
 
-gateway.add_command(commands)
-gateway.add_command(export)
-gateway.add_command(reload)
-gateway.add_command(replay)
+for one in (backup, commands, export, reload, replay, restore):
+    gateway.add_command(one)

@@ -107,4 +107,58 @@ STORE = {
         "{path} sudah ditutup",
         "jalankan lagi gateway",
     ),
+    "store.salvage": info(
+        "{path}: {rows} records of the earlier file are here so far",
+        "{path}: sejauh ini {rows} record dari berkas lama sudah diambil",
+    ),
+    "store.salvaged": info(
+        "{path}: {rows} records were taken over from {moved}",
+        "{path}: {rows} record diambil alih dari {moved}",
+    ),
+    "store.salvage_lost": warning(
+        "{path}: of {moved}, {lost} records are lost and of {unknown} nobody knows",
+        "replace the card; the losses stand in the ledger, and the old file stays for rescue",
+        "{path}: dari {moved}, {lost} record hilang dan {unknown} tidak diketahui nasibnya",
+        "ganti kartu; kehilangan tercatat di buku besar, dan berkas lama disimpan untuk penyelamatan",
+    ),
+    "store.tail_lost": error(
+        "{path} has lost its newest records: rows {first} to {last} are gone, {rows} of them undelivered",
+        "check the card; if an old copy was put back, that is why. The losses stand in the ledger",
+        "{path} kehilangan record terbarunya: baris {first} sampai {last} hilang, {rows} belum terkirim",
+        "periksa kartu; bila salinan lama dikembalikan, itulah sebabnya. Kehilangan tercatat di buku besar",
+    ),
+    "store.replaced": warning(
+        "{path} is not the store that was here: {found} instead of {uuid}, which had come to row {last}",
+        "nothing, if it was replaced on purpose; otherwise look for the old file",
+        "{path} bukan simpanan yang tadinya di sini: {found}, bukan {uuid} yang sudah sampai baris {last}",
+        "tidak perlu apa-apa bila memang sengaja diganti; jika tidak, cari berkas lamanya",
+    ),
+    "store.log_damaged": warning(
+        "the log of {path} is damaged: {commits} commits lie behind the damage; it was copied to {moved}",
+        "check the card; what is whole in it was taken over, store.salvage_lost names what was not",
+        "log {path} rusak sebelum ujungnya: {commits} commit di belakang kerusakan; disalin ke {moved}",
+        "periksa kartu; yang utuh sudah diambil, store.salvage_lost menyebut yang tidak",
+    ),
+    "store.log_strange": warning(
+        "the log beside {path} belongs to another file, or to another state of this one; moved to {moved}",
+        "never move a store without its log; if it was copied by hand, look at both copies",
+        "log di samping {path} milik berkas lain, atau keadaan lain berkas ini; dipindahkan ke {moved}",
+        "jangan pindahkan simpanan tanpa log-nya; bila disalin manual, periksa kedua salinan",
+    ),
+    "store.ballast": warning(
+        "the disk of {path} is full: {mb} MiB that were kept back are released",
+        "free space on that disk; they are kept back again when there is room",
+        "disk untuk {path} penuh: cadangan {mb} MiB dilepas",
+        "kosongkan ruang di disk itu; cadangan dibuat lagi begitu ada ruang",
+    ),
+    "store.quota_cut": warning(
+        "{path}: the disk has room for {now_mb} MiB, not for [store] max_mb = {max_mb} ({free_mb} MiB free)",
+        "free space on that disk, or lower max_mb; meanwhile the store keeps to what is there",
+        "{path}: disk hanya cukup untuk {now_mb} MiB, bukan [store] max_mb = {max_mb}; {free_mb} MiB kosong",
+        "kosongkan ruang di disk itu, atau kecilkan max_mb; untuk sementara simpanan memakai yang ada",
+    ),
+    "store.quota_whole": info(
+        "{path}: the disk has room for [store] max_mb = {max_mb} again",
+        "{path}: disk cukup lagi untuk [store] max_mb = {max_mb}",
+    ),
 }

@@ -5,13 +5,26 @@ import sqlite3
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from . import ledger, loads, release, replay, states, trim
-from .errors import SQLITE_ERRORS, StoreDamaged, StoreError, StoreFull, StoreIo, alone, from_os, from_sqlite
+from .absorb import seen_from, with_news
+from .ballast import BALLAST_BYTES, MARGIN_BYTES, Ballast
+from .errors import (
+    SQLITE_ERRORS,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreIo,
+    alone,
+    free_bytes,
+    from_os,
+    from_sqlite,
+)
 from .model import (
     DAMAGED,
     Batch,
@@ -27,10 +40,12 @@ from .model import (
     pack_key,
 )
 from .opening import CHECKPOINT_PAGES, Look, open_store
+from .rescue import Rescue
 from .rows import COLUMNS, decode, encode, insert
-from .schema import transaction
+from .schema import PAGE_SIZE, transaction
 from .shares import Shares, ShareTeller
 from .walfile import Meter
+from .wreck import ID_LIMIT, Lot
 
 Answer = TypeVar("Answer")
 
@@ -45,8 +60,6 @@ WINDOWS_IN_MEMORY = 8
 
 _BOOTS_KEPT = 4096
 _HOUSEKEEPING_S = 86_400
-# At 1,000 records a second for 8,900 years; a damaged id beyond it would leave no room for the next one.
-_ID_LIMIT = 1 << 48
 _NOTES_HELD = 4096
 # NTP slews a clock by less than this; more is a step, and rows of this boot are resolved by the new time.
 _STEP_MS = 1000
@@ -86,6 +99,12 @@ class Database:
         self._uptime_ms: dict[int, int] = {}
         self._boot_offset_ms: int | None = None
         self._look = Look.QUICK
+        # The question that met damage.
+        self._stumbled: Callable[[sqlite3.Connection], object] | None = None
+        # A commit met damage; the next one that does condemns the file.
+        self._suspect = False
+        self._rescue = Rescue(path, options.uplinks, emit)
+        self._ballast = Ballast(path)
         self._housekept_s = 0.0
 
     def open(self) -> None:
@@ -103,7 +122,8 @@ class Database:
                 if self._look is Look.CONDEMN or self._options.on_damage == "raise":
                     raise
                 # What opening reads is only a part of the file.
-                self._look = Look(self._look + 1)
+                self._look = Look.CONDEMN
+        self._look = Look.QUICK
         self._error = None
 
     def _open(self) -> None:
@@ -112,17 +132,26 @@ class Database:
             self._notes.clear()
         self._connection, self.uuid, self._file = opened.connection, opened.uuid, opened.file
         try:
-            self._load(opened.connection)
+            self._load(opened.connection, opened.torn)
         except SQLITE_ERRORS as error:
             self.close()
             raise from_sqlite(error, self.path, self._options.max_mb) from error
-        except StoreDamaged:
+        except StoreError:
             self.close()
             raise
 
     def use_uplinks(self, uplinks: tuple[str, ...]) -> None:
         """Count a record as delivered once all of these have passed it."""
         self._options = replace(self._options, uplinks=uplinks)
+        self._rescue.uplinks = uplinks
+
+    def note(self) -> None:
+        """Write down beside the file how far it has come; what ails the disk shows elsewhere."""
+        self._ballast.renew()
+        try:
+            self._rescue.write_note(self.uuid, self._newest, self._next_id, self.boot)
+        except StoreError:
+            return
 
     def close(self) -> None:
         """Close the file; its log is copied into it and removed. A second call does nothing."""
@@ -138,12 +167,15 @@ class Database:
             StoreError: it still fails.
         """
         reopen = self._connection is None or not isinstance(self._error, StoreFull)
+        disk_full = isinstance(self._error, StoreFull) and free_bytes(self.path) < MARGIN_BYTES
+        # SQLite needs room even to delete.
+        if disk_full and self._ballast.release():
+            self._emit("store.ballast", {"path": self.path, "mb": BALLAST_BYTES >> 20})
         if reopen:
             self.close()
-            if isinstance(self._error, StoreDamaged):
-                self._look = Look(min(self._look + 1, Look.CONDEMN))
-            self.open()
+            self._open_again()
         with self._writing() as connection:
+            self._follow_disk(connection)
             excess = self._quota.excess(connection, Batch())
             trimmed = self._trim(connection, excess, 0, self._cursors)
             self._note_gone(connection, trimmed.rows, trimmed)
@@ -154,24 +186,53 @@ class Database:
         self._error = None
         return reopen
 
-    def _load(self, connection: sqlite3.Connection) -> None:
+    def _open_again(self) -> None:
+        """Open the file anew. Where damage was met, try once more what met it: a second time condemns it."""
+        stumbled, self._stumbled = self._stumbled, None
+        damaged = isinstance(self._error, StoreDamaged)
+        if damaged and stumbled is None:
+            if self._suspect:
+                self._look = Look.CONDEMN
+            self._suspect = not self._suspect
+        self.open()
+        if damaged and stumbled is not None:
+            try:
+                with self._guarded() as connection:
+                    stumbled(connection)
+            except StoreDamaged:
+                self._stumbled = None
+                self.close()
+                self._look = Look.CONDEMN
+                self.open()
+
+    def _load(self, connection: sqlite3.Connection, torn: bool) -> None:
+        newest = _newest(connection)
+        if not 0 <= newest < ID_LIMIT:
+            raise StoreDamaged(self.path, f"the newest row has the id {newest}")
+        self._mark_due = False
+        with transaction(connection):
+            # The first page of the log tells whose it is; nothing else was written since the checkpoint.
+            _mark(connection)
+        # Over a file that is replaced while the gateway runs the ids go on: cursors in memory stay right.
+        self._next_id = self._rescue.begin(
+            connection, self.uuid, newest, max(self._next_id, newest + 1), _now_ms(), torn=torn
+        )
         self._cursors, damaged_uplinks = states.load_cursors(connection)
         self._replays = replay.load(connection)
-        newest = connection.execute("select coalesce(max(id), 0) from record").fetchone()[0]
-        if not 0 <= newest < _ID_LIMIT:
-            raise StoreDamaged(self.path, f"the newest row has the id {newest}")
         passed = max((cursor.last for cursor in self._cursors.values()), default=0)
-        # Over a file that is replaced while the gateway runs the ids go on: cursors in memory stay right.
-        self._next_id = max(self._next_id, newest + 1, passed + 1)
-        self._newest = newest
+        self._next_id = max(self._next_id, passed + 1)
+        self._newest = newest = _newest(connection)
         known = "select id, offset_ms from boot where boot_id = ?"
         with transaction(connection):
             if connection.execute(known, (self._boot_id,)).fetchone() is None:
                 new_boot = (self._boot_id, _now_ms())
-                connection.execute("insert into boot (boot_id, started_ms) values (?, ?)", new_boot)
+                connection.execute(
+                    "insert into boot (id, boot_id, started_ms) values (?, ?, ?)",
+                    (self._rescue.next_boot(connection), *new_boot),
+                )
             damaged_windows = states.drop_damaged_windows(connection)
             self._keep_house(connection)
-            _mark(connection)
+            self._follow_disk(connection)
         self._look_at_log(True)
         for uplink in damaged_uplinks:
             self._emit("store.cursor_damaged", {"path": self.path, "uplink": uplink})
@@ -186,6 +247,7 @@ class Database:
         self._trimming = trim.Progress(
             0, Shares(self._options.share_percent), meta.get(b"thin_node", 0), meta.get(b"thin_from", 0)
         )
+        self.note()
 
     def _keep_house(self, connection: sqlite3.Connection) -> None:
         ledger.fold(connection, WINDOWS_KEPT, _BOOTS_KEPT)
@@ -212,12 +274,13 @@ class Database:
         offset_ms = self._offset_of(batch)
         notes = dict(self._notes)
         with self._writing() as connection:
+            self._follow_disk(connection)
             excess = self._quota.excess(connection, batch)
             ride = ride or excess > 0
             cursors = dict(self._cursors)
             if ride:
-                cursors.update(riders)
-            cursors.update((cursor.uplink, cursor) for cursor in batch.cursors)
+                cursors.update(self._true(riders.values()))
+            cursors.update(self._true(batch.cursors))
             self._write_notes(connection, notes, wall_ms)
             trimmed = self._trim(connection, excess, len(values), cursors)
             skipped = self._next_id - 1 - self._newest if values else 0
@@ -255,7 +318,7 @@ class Database:
         self._uptime_ms.update(uptime_ms)
         for row_id in notes:
             del self._notes[row_id]
-        self._look = Look.QUICK
+        self._suspect = False
         self._look_at_log(marked)
         self._after_trim(trimmed)
         self._trimming.shares.add(batch.records)
@@ -290,13 +353,101 @@ class Database:
         self._check_file()
         if self._notes:
             self.commit(Batch(), riders, True)
-        cursors = {name: Cursor(name) for name in self._options.uplinks} | self._cursors | dict(riders)
+        cursors = {name: Cursor(name) for name in self._options.uplinks} | self._cursors
+        cursors |= self._true(riders.values())
         with self._writing() as connection:
             released = release.release(connection, schemas, cursors)
             states.write_cursors(connection, self._cursors, released.cursors)
         self._cursors = dict(released.cursors)
         self._trimming.oldest = self._trimming.thin_node = 0
-        return released
+        return replace(released, cursors={name: self.load_cursor(name) for name in released.cursors})
+
+    def _true(self, told: Iterable[Cursor]) -> dict[str, Cursor]:
+        """What uplinks say, put right: they know nothing of old rows that are still coming in."""
+        base = self._rescue.base
+        if not base:
+            return {cursor.uplink: cursor for cursor in told}
+        return {
+            cursor.uplink: with_news(self._cursors.get(cursor.uplink, Cursor(cursor.uplink)), cursor, base)
+            for cursor in told
+        }
+
+    # Salvage
+
+    @property
+    def salvaging(self) -> bool:
+        """Whether rows of an earlier file are still to come; `salvage` brings some."""
+        return self._rescue.pending
+
+    def salvage(self) -> bool:
+        """Take over some rows of a file that was moved aside; True when all are here, to be joined.
+
+        Raises:
+            StoreError: the present store failed.
+        """
+        if self._rescue.ready:
+            return True
+        if not self._rescue.collected:
+            if self._rescue.collect():
+                with self._writing() as connection:
+                    cursors = self._rescue.take_tables(connection, self._cursors)
+                    states.write_cursors(connection, self._cursors, cursors)
+                self._cursors = cursors
+                self._rescue.collected = True
+            return False
+        lot = self._rescue.next_lot()
+        if lot is None:
+            with self._guarded() as connection:
+                return self._rescue.look_for_gaps(connection)
+        if not lot:
+            return False
+        try:
+            self._take(lot)
+        except StoreError:
+            self._rescue.restart()
+            raise
+        return False
+
+    def _take(self, lot: Lot) -> None:
+        with self._writing() as connection:
+            need = sum(len(values[-1]) + 48 for values in lot if isinstance(values[-1], bytes)) // 3600 + 8
+            excess = self._quota.over(connection, need)
+            delivered = self._delivered(self._cursors)
+            must = _has_undelivered(lot, delivered)
+            trimmed = self._trim(connection, excess, 0, self._cursors) if must else None
+            new = self._rescue.take(connection, lot, lambda row_id: excess <= 0 or row_id not in delivered)
+            newest = _newest(connection)
+            gone = (trimmed.rows if trimmed else 0) + newest - self._newest - new
+            self._note_gone(connection, gone, trimmed or self._trimming)
+        self._gone += gone
+        self._newest = newest
+        if trimmed:
+            self._after_trim(trimmed)
+        self._trimming.oldest = 0
+        self._look_at_log(False)
+
+    def join(self, riders: Mapping[str, Cursor]) -> dict[str, Cursor] | None:
+        """Join what was salvaged with what came since; return the uplinks' cursors, or None: nothing to join.
+
+        No session and no uplink may be at work.
+
+        Raises:
+            StoreError: the present store failed.
+        """
+        if not self._rescue.ready:
+            return None
+        with self._writing() as connection:
+            told = self._cursors | self._true(riders.values())
+            cursors, doubled = self._rescue.join(connection, told, _now_ms())
+            states.write_cursors(connection, self._cursors, cursors)
+            self._note_gone(connection, doubled, self._trimming)
+        self._gone += doubled
+        self._cursors = cursors
+        self._trimming.oldest = self._trimming.thin_node = 0
+        self._trimming.shares.forget()
+        self._rescue.joined()
+        self._look_at_log(False)
+        return cursors
 
     def adopt(self, restored: str, births: Mapping[int, int]) -> bool:
         """Become a store of its own after a restoration, once for each; False if it is one already.
@@ -354,7 +505,7 @@ class Database:
         self._check_file()
         cursor = riders.get(found.uplink) or self.load_cursor(found.uplink)
         opened, cursor = replay.open_portion(found, cursor, ids, reached)
-        cursors = {**self._cursors, cursor.uplink: cursor}
+        cursors = {**self._cursors, **self._true([cursor])}
         replays = {**self._replays, opened.number: opened}
         with self._writing() as connection:
             states.write_cursors(connection, self._cursors, cursors)
@@ -378,13 +529,17 @@ class Database:
             yield connection
 
     @contextmanager
-    def _guarded(self) -> Iterator[sqlite3.Connection]:
+    def _guarded(
+        self, question: Callable[[sqlite3.Connection], object] | None = None
+    ) -> Iterator[sqlite3.Connection]:
+        """The connection; what it raises becomes a StoreError. `question` is what can be asked once more."""
         if self._connection is None:
             raise self._error or StoreIo(self.path, "the file is not open")
         try:
             yield self._connection
         except SQLITE_ERRORS as error:
             self._error = from_sqlite(error, self.path, self._options.max_mb)
+            self._stumbled = question
             raise self._error from error
 
     def _check_file(self) -> None:
@@ -430,7 +585,7 @@ class Database:
                 # The newest row stays: after a restart the next id is found by it.
                 below=self._next_id if coming else self._next_id - 1,
                 gone=self._gone,
-                delivered=trim.Delivered([self._passed(name, cursors) for name in self._options.uplinks]),
+                delivered=self._delivered(cursors),
                 lots=8 + 2 * coming // trim.LOT,
                 wall_ms=_now_ms(),
             )
@@ -444,6 +599,22 @@ class Database:
                 cursor = replay.close_portion(cursor, found.portion)
         return cursor
 
+    def _delivered(self, cursors: Mapping[str, Cursor]) -> trim.Delivered:
+        return trim.Delivered([self._passed(name, cursors) for name in self._options.uplinks])
+
+    def _follow_disk(self, connection: sqlite3.Connection) -> None:
+        """Keep to what the disk has room for, and say so where that is less than the quota."""
+        free = free_bytes(self.path)
+        was = self._quota.cut
+        self._quota.follow(connection, max(0, free - MARGIN_BYTES))
+        if self._quota.cut == was:
+            return
+        if self._quota.cut:
+            now = {"now_mb": self._quota.now * PAGE_SIZE >> 20, "free_mb": free >> 20}
+            self._emit("store.quota_cut", {"path": self.path, "max_mb": self._options.max_mb, **now})
+        else:
+            self._emit("store.quota_whole", {"path": self.path, "max_mb": self._options.max_mb})
+
     def _note_gone(self, connection: sqlite3.Connection, more: int, trimmed: trim.Progress) -> None:
         if more:
             values = (
@@ -455,6 +626,8 @@ class Database:
 
     def _after_trim(self, trimmed: trim.Progress) -> None:
         self._trimming = trimmed
+        if trimmed.rows:
+            self._rescue.trimmed(trimmed.oldest, bool(trimmed.thinned))
         if trimmed.lost:
             self._emit("store.dropped", {"path": self.path, "rows": trimmed.lost})
         if trimmed.thinned:
@@ -488,8 +661,8 @@ class Database:
         rows: list[Row] = []
         while len(rows) < limit:
             want = limit - len(rows)
-            with self._guarded() as connection:
-                found = connection.execute(_READ, (after_id, want)).fetchall()
+            with self._guarded(partial(_read_some, after_id, want)) as connection:
+                found = _read_some(after_id, want, connection)
                 for values in found:
                     after_id = values[0]
                     if after_id in skip or after_id in self._notes:
@@ -516,7 +689,8 @@ class Database:
 
     def load_cursor(self, uplink: str) -> Cursor:
         """Where an uplink stands; at 0 if it is new."""
-        return self._cursors.get(uplink, Cursor(uplink))
+        cursor = self._cursors.get(uplink, Cursor(uplink))
+        return seen_from(cursor, self._rescue.base) if self._rescue.base else cursor
 
     def query(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """Ask one of the questions of `loads`.
@@ -524,7 +698,7 @@ class Database:
         Raises:
             StoreError: the file cannot be read.
         """
-        with self._guarded() as connection:
+        with self._guarded(question) as connection:
             return question(connection)
 
     def stats(self) -> Stats:
@@ -535,6 +709,18 @@ class Database:
         """
         with self._guarded() as connection:
             return loads.stats(connection, self.path, self._quota.pages, self._gone)
+
+
+def _read_some(after_id: int, limit: int, connection: sqlite3.Connection) -> list[Any]:
+    return connection.execute(_READ, (after_id, limit)).fetchall()
+
+
+def _newest(connection: sqlite3.Connection) -> int:
+    return connection.execute("select coalesce(max(id), 0) from record").fetchone()[0]  # type: ignore[no-any-return]
+
+
+def _has_undelivered(lot: Lot, delivered: trim.Delivered) -> bool:
+    return any(values[0] not in delivered for values in lot)
 
 
 def _mark(connection: sqlite3.Connection) -> None:

@@ -1,13 +1,14 @@
 """The store as files on a disk: what kind of file is there, making a new one, moving a damaged one aside."""
 
 import os
+import shutil
 import sqlite3
 import time
 import uuid
 from urllib.parse import quote
 
 from .errors import SQLITE_ERRORS, StoreDamaged, StoreForeign, StoreIo, from_os, from_sqlite
-from .schema import APPLICATION_ID, PAGE_SIZE, migrate
+from .schema import APPLICATION_ID, PAGE_SIZE, make
 
 # The first bytes of the file and the place of the application id: https://sqlite.org/fileformat2.html#the_database_header
 _MAGIC = b"SQLite format 3\0"
@@ -109,18 +110,7 @@ def create(path: str) -> str:
         try:
             connection.execute(f"pragma page_size = {PAGE_SIZE}")
             connection.execute("pragma synchronous = full")
-            migrate(connection, 0)
-            connection.execute("begin immediate")
-            connection.executemany(
-                "insert into meta values (?, ?)",
-                (
-                    ("uuid", name),
-                    ("created_ms", time.time_ns() // 1_000_000),
-                    ("beat", 0),
-                    ("initialised", 1),
-                ),
-            )
-            connection.execute("commit")
+            make(connection, name, time.time_ns() // 1_000_000)
             connection.execute("pragma journal_mode = wal").fetchone()
         finally:
             connection.close()
@@ -143,20 +133,80 @@ def quarantine(path: str) -> str:
         StoreReadonly, StoreIo: the disk does not let us.
     """
     try:
-        kept = _quarantined(path)
-        aside = f"{path}.damaged-{kept[-1] + 1 if kept else 1}"
+        place = _next_aside(path)
         # The file first: a log alone is seen at the next start, a file without its log is not.
         for side in _SIDES:
             if os.path.exists(path + side):
-                os.rename(path + side, aside + side)
+                os.rename(path + side, place + side)
         sync_folder(path)
-        for number in _quarantined(path)[:-KEPT_DAMAGED]:
-            for side in _SIDES:
-                if os.path.exists(f"{path}.damaged-{number}{side}"):
-                    os.unlink(f"{path}.damaged-{number}{side}")
+        _keep_newest(path)
     except OSError as error:
         raise from_os(error, path) from error
-    return aside
+    return place
+
+
+def set_log_aside(path: str, *, keep: bool) -> str:
+    """Move the log of a store aside alone, as `<path>.damaged-<n>-wal`; return the name without `-wal`.
+
+    With `keep` it is copied: SQLite may play back the part of it that is well.
+
+    Raises:
+        StoreFull, StoreReadonly, StoreIo: the disk does not let us.
+    """
+    try:
+        place = _next_aside(path)
+        if keep:
+            draft = path + ".new-wal"
+            shutil.copyfile(path + "-wal", draft)
+            with open(draft, "rb") as file:
+                os.fsync(file.fileno())
+            os.rename(draft, place + "-wal")
+        else:
+            os.rename(path + "-wal", place + "-wal")
+        sync_folder(path)
+        _keep_newest(path)
+    except OSError as error:
+        raise from_os(error, path) from error
+    return place
+
+
+def _next_aside(path: str) -> str:
+    kept = _quarantined(path)
+    return aside(path, kept[-1] + 1 if kept else 1)
+
+
+def _keep_newest(path: str) -> None:
+    for number in _quarantined(path)[:-KEPT_DAMAGED]:
+        remove_aside(path, number)
+
+
+def remove_aside(path: str, number: int) -> None:
+    """Delete a store that was moved aside. Raises OSError."""
+    for side in _SIDES:
+        if os.path.exists(aside(path, number) + side):
+            os.unlink(aside(path, number) + side)
+
+
+def aside(path: str, number: int) -> str:
+    """The name of the store that was moved aside as number `number`."""
+    return f"{path}.damaged-{number}"
+
+
+def has_file(path: str, number: int) -> bool:
+    """Whether more than its log was moved aside."""
+    return os.path.exists(aside(path, number))
+
+
+def unsalvaged(path: str, after: int) -> list[int]:
+    """The stores that were moved aside after number `after`, oldest first.
+
+    Raises:
+        StoreReadonly, StoreIo: the disk does not let us look.
+    """
+    try:
+        return [number for number in _quarantined(path) if number > after]
+    except OSError as error:
+        raise from_os(error, path) from error
 
 
 def _quarantined(path: str) -> list[int]:

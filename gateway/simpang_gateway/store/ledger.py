@@ -38,13 +38,18 @@ def withdraw(connection: sqlite3.Connection, removal: LossRemoval) -> bool:
 
     A node's session removes only what it once declared: where the range is gone, a sum has taken it in.
     """
+    return withdraw_known(connection, removal) or _withdraw_folded(connection, removal.node)
+
+
+def withdraw_known(connection: sqlite3.Connection, removal: LossRemoval) -> bool:
+    """As `withdraw`, but only from a range: for records that perhaps never stood in the ledger."""
     key, seq = pack_key(removal.node, removal.epoch), removal.seq
     found = connection.execute(
         "select first, last, cause, wall_ms from lost where k = ? and first <= ? and last >= ?",
         (key, seq, seq),
     ).fetchone()
     if found is None:
-        return _withdraw_folded(connection, removal.node)
+        return False
     first, last, cause, wall_ms = found
     if first < seq:
         connection.execute("update lost set last = ? where k = ? and first = ?", (seq - 1, key, first))

@@ -32,6 +32,10 @@ def _ignore(code: str, arguments: Mapping[str, object]) -> None:
     """The sink of a caller who does not listen."""
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
     """How a store is opened.
@@ -43,6 +47,8 @@ class StoreOptions:
             that off.
         on_damage: `quarantine` moves a damaged file aside and starts a new one, `raise` refuses it.
         on_event: told of what happens to the store; see docs/store.md for the codes.
+        on_salvaged: called in the event loop when all that is left of an earlier file is here, and
+            `Store.join_salvaged` may be called.
     """
 
     max_mb: int = 1024
@@ -50,6 +56,7 @@ class StoreOptions:
     share_percent: int = 25
     on_damage: Literal["quarantine", "raise"] = "quarantine"
     on_event: EventSink = _ignore
+    on_salvaged: Callable[[], None] = _nothing
 
     def __post_init__(self) -> None:
         if self.max_mb < 1:

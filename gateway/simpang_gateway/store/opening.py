@@ -3,10 +3,10 @@
 import os
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from . import files
+from . import files, logs
 from .errors import (
     SQLITE_ERRORS,
     StoreDamaged,
@@ -17,9 +17,10 @@ from .errors import (
     from_os,
     from_sqlite,
 )
+from .logs import Verdict
 from .model import EventSink, StoreOptions
 from .rows import text
-from .schema import APPLICATION_ID, PAGE_SIZE, VERSION, columns, expected_columns, migrate
+from .schema import APPLICATION_ID, PAGE_SIZE, VERSION, columns, expected_columns
 from .trim import Quota
 
 CHECKPOINT_PAGES = 500
@@ -51,22 +52,24 @@ REPORTED = (
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A connection whose file has passed the checks. `file` is (device, inode)."""
+    """A connection whose file has passed the checks. `file` is (device, inode).
+
+    `torn`: its log was copied aside before, only because its last commit is incomplete.
+    """
 
     connection: sqlite3.Connection
     uuid: str
     file: tuple[int, int]
+    torn: bool = False
 
 
 class Look(IntEnum):
     """How closely to look at a file before it is used."""
 
     QUICK = 0
-    """Header, size, tables, marker."""
-    DEEP = 1
-    """Every page as well: the running store has stumbled over something."""
-    CONDEMN = 2
-    """No more: it stumbled again although every page looked well. A file that cannot be used is not kept."""
+    """Header, size, tables, marker: SQLite's own check of every page takes minutes on a card."""
+    CONDEMN = 1
+    """No more: the running store stumbled over it twice, and the disk is well."""
 
 
 def open_store(
@@ -89,23 +92,24 @@ def open_store(
         files.check_disk(path)
     else:
         try:
-            return _connect(path, options, emit, look)
+            torn = files.is_there(path) and _judge_log(path, emit)
+            return replace(_connect(path, options, emit), torn=torn)
         except StoreDamaged:
             # A vanished disk shows as corruption too: it must answer, and a second look see the same.
             files.check_disk(path)
         try:
-            return _connect(path, options, emit, look)
+            return _connect(path, options, emit)
         except StoreDamaged as seen:
             damage = alone(seen)
     if options.on_damage == "raise":
         raise damage
     moved = files.quarantine(path)
-    opened = _connect(path, options, emit, Look.QUICK)
+    opened = _connect(path, options, emit)
     emit("store.quarantined", {**damage.arguments, "moved": moved, "uuid": opened.uuid})
     return opened
 
 
-def _connect(path: str, options: StoreOptions, emit: EventSink, look: Look) -> Opened:
+def _connect(path: str, options: StoreOptions, emit: EventSink) -> Opened:
     fresh = not files.is_there(path)
     if fresh:
         files.create(path)
@@ -116,9 +120,11 @@ def _connect(path: str, options: StoreOptions, emit: EventSink, look: Look) -> O
         # A flipped bit can turn a blob into text that is none; bytes never fail to decode.
         connection.text_factory = bytes
         _apply_settings(connection, path, Quota(options.max_mb).pages)
-        found = _verify(connection, path, look)
+        found = _verify(connection, path)
         if found < VERSION:
-            migrate(connection, found)
+            from .migrations import migrate
+
+            migrate(connection, path)
         uuid = text(connection.execute("select value from meta where key = 'uuid'").fetchone()[0])
         status = os.stat(path)
     except SQLITE_ERRORS as error:
@@ -135,6 +141,18 @@ def _connect(path: str, options: StoreOptions, emit: EventSink, look: Look) -> O
     elif found < VERSION:
         emit("store.migrated", {"path": path, "found": found, "known": VERSION})
     return Opened(connection, uuid, (status.st_dev, status.st_ino))
+
+
+def _judge_log(path: str, emit: EventSink) -> bool:
+    """Set a log aside that SQLite must not see, or would not see all of; True if it was only torn."""
+    found = logs.judge(path)
+    if found.verdict is Verdict.WELL:
+        return False
+    moved = files.set_log_aside(path, keep=found.verdict is not Verdict.STRANGE)
+    if found.verdict is not Verdict.TORN:
+        code = "store.log_strange" if found.verdict is Verdict.STRANGE else "store.log_damaged"
+        emit(code, {"path": path, "moved": moved + "-wal", "commits": found.commits})
+    return found.verdict is Verdict.TORN
 
 
 def _apply_settings(connection: sqlite3.Connection, path: str, max_pages: int) -> None:
@@ -157,7 +175,7 @@ def _apply_settings(connection: sqlite3.Connection, path: str, max_pages: int) -
     connection.execute(f"pragma max_page_count = {max_pages}")
 
 
-def _verify(connection: sqlite3.Connection, path: str, look: Look) -> int:
+def _verify(connection: sqlite3.Connection, path: str) -> int:
     """Quick checks; return the version of the tables.
 
     `quick_check` of a full store takes minutes on a card and misses most flipped bits, so it is not one of
@@ -171,14 +189,10 @@ def _verify(connection: sqlite3.Connection, path: str, look: Look) -> int:
     size, _ = files.sizes(path)
     if size != pages * PAGE_SIZE:
         raise StoreDamaged(path, f"the file has {size} bytes instead of {pages * PAGE_SIZE}")
-    missing = expected_columns(found) - columns(connection)
+    missing = expected_columns() - columns(connection)
     if missing or not found:
         raise StoreDamaged(path, f"{len(missing)} columns of its tables are gone")
     meta = {text(key): value for key, value in connection.execute("select key, value from meta")}
     if meta.get("initialised") != 1 or meta.get("schema") != found or not isinstance(meta.get("uuid"), bytes):
         raise StoreDamaged(path, "it does not say that it was made completely")
-    if look is Look.DEEP:
-        result = text(connection.execute("pragma quick_check(1)").fetchone()[0])
-        if result != "ok":
-            raise StoreDamaged(path, result)
     return int(found)

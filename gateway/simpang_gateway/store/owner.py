@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Container, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from . import ledger, loads, pages, replay, states
 from .database import WINDOWS_IN_MEMORY, Database
@@ -15,7 +15,6 @@ from .model import (
     Batch,
     Boot,
     Cursor,
-    EventSink,
     LossRange,
     Released,
     Row,
@@ -23,6 +22,7 @@ from .model import (
     StoreOptions,
     WindowState,
 )
+from .note import NOTE_S
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,14 +51,14 @@ class Store:
         database: Database,
         lock: StoreLock,
         executor: ThreadPoolExecutor,
-        sink: EventSink,
-        uplinks: Sequence[str],
+        options: StoreOptions,
     ) -> None:
         """For `open` only."""
         self._database = database
         self._lock = lock
         self._executor = executor
-        self._sink = sink
+        self._sink = options.on_event
+        self._on_salvaged = options.on_salvaged
         self._loop = asyncio.get_running_loop()
         self._error: StoreError | None = None
         self._closed = False
@@ -74,8 +74,10 @@ class Store:
         self._retrying = asyncio.Lock()
         # One at a time moves cursors back.
         self._turning = asyncio.Lock()
-        self._tasks: set[asyncio.Task[object]] = set()
-        self._uplinks = uplinks
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._uplinks = options.uplinks
+        self._note_timer: asyncio.TimerHandle | None = None
+        self._salvaging: asyncio.Task[None] | None = None
         self._advanced = asyncio.Event()
         self._progress_s = time.monotonic()
 
@@ -110,7 +112,9 @@ class Store:
             if not opened:
                 executor.shutdown()
                 lock.release()
-        return cls(database, lock, executor, options.on_event, options.uplinks)
+        store = cls(database, lock, executor, options)
+        store._start_salvage()
+        return store
 
     @property
     def path(self) -> str:
@@ -379,6 +383,7 @@ class Store:
             except StoreError:
                 return False
             self._error = None
+        self._start_salvage()
         seconds = round(self._loop.time() - self._failed_s, 1)
         self._sink(
             "store.recovered",
@@ -393,8 +398,11 @@ class Store:
         if self._closed:
             return
         self._stop_retry_timer()
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
+        for timer in (self._flush_timer, self._note_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._salvaging is not None:
+            self._salvaging.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._error is None and (self._unsaved or self._database.has_notes()):
@@ -404,6 +412,8 @@ class Store:
                 # The rows behind the cursors are sent once more after the restart.
                 self._sink(error.code, error.arguments)
         self._stop_retry_timer()
+        if self._error is None:
+            await self._run(self._database.note)
         await self._run(self._database.close)
         self._closed = True
         self._executor.shutdown()
@@ -437,6 +447,8 @@ class Store:
         if batch.records:
             self._retry_s = RETRY_S[0]
             self._committed_s = self._loop.time()
+            if self._note_timer is None:
+                self._note_timer = self._loop.call_later(NOTE_S, self._note_due)
         return done.first_id
 
     def _has_failed(self, error: StoreError) -> None:
@@ -475,10 +487,57 @@ class Store:
             # Told by its event; the cursors go with the first write that succeeds.
             return
 
-    def _start(self, work: Coroutine[object, object, object]) -> None:
+    def _note_due(self) -> None:
+        self._note_timer = None
+        if self._error is None and not self._closed:
+            self._start(self._run(self._database.note))
+
+    # ---- salvage
+
+    @property
+    def salvaging(self) -> bool:
+        """Whether rows of an earlier file are still to come, or to be joined."""
+        return self._database.salvaging
+
+    def _start_salvage(self) -> None:
+        if self._database.salvaging and (self._salvaging is None or self._salvaging.done()):
+            self._salvaging = self._start(self._salvage())
+
+    async def _salvage(self) -> None:
+        """Bring in what is left of an earlier file, a piece at a time: half of the time is for others."""
+        try:
+            while not self._closed:
+                started_s = self._loop.time()
+                if await self._run(self._database.salvage):
+                    self._on_salvaged()
+                    return
+                await asyncio.sleep(self._loop.time() - started_s)
+        except StoreError:
+            return  # it goes on when the store works again
+
+    async def join_salvaged(self) -> bool:
+        """Join what is left of an earlier file with what came since, if all of it is here; True if it was.
+
+        No uplink may run meanwhile, and each must load its cursor anew: old rows are to be sent. No session
+        may be at work, and each must load its windows anew.
+
+        Raises:
+            StoreError: nothing was joined.
+        """
+        if not self._database.salvaging:
+            return False
+        cursors = await self._run(self._database.join, dict(self._riders))
+        if cursors is None:
+            return False
+        self._riders.update({name: cursors[name] for name in self._riders})
+        self._advanced.set()
+        return True
+
+    def _start(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _retry_due(self) -> None:
         self._retry_timer = None

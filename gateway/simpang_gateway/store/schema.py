@@ -1,10 +1,7 @@
-"""Tables of the store and the steps from one version of them to the next.
-
-The steps are plain SQL: importing sqlite-utils loads click, which has no place in a running gateway.
-"""
+"""Tables of the store. A new file is made by these statements; `migrations` brings older ones up to date."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 APPLICATION_ID = 0x53504731
@@ -12,12 +9,10 @@ APPLICATION_ID = 0x53504731
 
 PAGE_SIZE = 4096
 
-Step = Callable[[sqlite3.Connection], None]
-
 # `k` is node << 24 | epoch everywhere: one integer instead of two, and it sorts by node, then epoch.
 # strict: a deep look then also finds columns whose type a flipped bit has changed.
-_TABLES_1 = (
-    # Text and numbers about the file itself: uuid, created_ms, schema, initialised, beat, gone, thin_*.
+_TABLES = (
+    # Text and numbers about the file itself; docs/store.md lists them.
     "create table meta (key text primary key, value any) strict, without rowid",
     # A boot of the gateway's machine; offset_ms = wall clock minus CLOCK_BOOTTIME, once the time was known.
     """create table boot (
@@ -52,23 +47,29 @@ _TABLES_1 = (
 )
 
 
-def _first_tables(connection: sqlite3.Connection) -> None:
-    for statement in _TABLES_1:
-        connection.execute(statement)
-    connection.execute(f"pragma application_id = {APPLICATION_ID}")
+VERSION = 3
+"""1 lacked `gone` in meta. Before 3 no log began with a mark, and nothing of a damaged file was salvaged."""
 
 
-def _count_gone(connection: sqlite3.Connection) -> None:
-    """Note in `gone` how many ids up to the newest have no row: so the rows need not be counted again."""
-    connection.execute(
-        "insert into meta select 'gone', coalesce(max(id), 0) - count(*) from record",
-    )
-
-
-STEPS: Sequence[Step] = (_first_tables, _count_gone)
-"""STEPS[n] leads from version n to n + 1; a new file begins at 0."""
-
-VERSION = len(STEPS)
+def make(connection: sqlite3.Connection, uuid: str, created_ms: int) -> None:
+    """Make the tables of an empty file, complete or not at all."""
+    with transaction(connection):
+        for statement in _TABLES:
+            connection.execute(statement)
+        connection.executemany(
+            "insert into meta values (?, ?)",
+            (
+                ("uuid", uuid),
+                ("created_ms", created_ms),
+                ("schema", VERSION),
+                ("beat", 0),
+                ("gone", 0),
+                ("salvaged", 0),
+                ("initialised", 1),
+            ),
+        )
+        connection.execute(f"pragma application_id = {APPLICATION_ID}")
+        connection.execute(f"pragma user_version = {VERSION}")
 
 
 def columns(connection: sqlite3.Connection) -> set[tuple[bytes, bytes]]:
@@ -81,12 +82,12 @@ def columns(connection: sqlite3.Connection) -> set[tuple[bytes, bytes]]:
     )
 
 
-def expected_columns(version: int) -> set[tuple[bytes, bytes]]:
-    """What `columns` of a whole store of that version gives."""
+def expected_columns() -> set[tuple[bytes, bytes]]:
+    """What `columns` of a whole store gives: so far the same in all versions."""
     model = sqlite3.connect(":memory:", isolation_level=None)
     try:
         model.text_factory = bytes
-        migrate(model, 0, STEPS[:version])
+        make(model, "", 0)
         return columns(model)
     finally:
         model.close()
@@ -103,21 +104,3 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         # After a disk-full error SQLite has rolled back by itself, and a second rollback would raise.
         if connection.in_transaction:
             connection.execute("rollback")
-
-
-def migrate(connection: sqlite3.Connection, found: int, steps: Sequence[Step] = STEPS) -> None:
-    """Bring the tables from version `found` to the newest, each step with its number in one transaction.
-
-    Args:
-        connection: in autocommit mode, with no transaction open.
-        found: the file's user_version, 0 for a new file.
-        steps: for tests.
-
-    Raises:
-        sqlite3.Error: a step failed; the file is as it was before that step.
-    """
-    for number in range(found, len(steps)):
-        with transaction(connection):
-            steps[number](connection)
-            connection.execute("insert or replace into meta values ('schema', ?)", (number + 1,))
-            connection.execute(f"pragma user_version = {number + 1}")

@@ -32,6 +32,42 @@ def _is_sealed(numbers: Sequence[Any], tail: Any, found: Any) -> bool:
         return False
 
 
+def window_of(row: Sequence[Any]) -> WindowState | None:
+    """The window that a row (k, base, bits, counter, port, crc) holds, or None where its seal is broken."""
+    key, base, bits, counter, port, found = row
+    if not _is_sealed((key, base, bits, counter), port, found) or not 0 <= base <= 1 << 16:
+        return None
+    return WindowState(*unpack_key(key), base, unsigned(bits, 64), counter, None, text(port))
+
+
+def cursor_of(row: Sequence[Any]) -> Cursor | None:
+    """The cursor that a row (uplink, last, done, crc) holds, or None where its seal is broken."""
+    name, last, done, found = row
+    if not _is_sealed((last,), name + done, found):
+        return None
+    return Cursor(text(name), last, tuple(struct.iter_unpack("<qq", done)))
+
+
+def merge_windows(one: WindowState, other: WindowState) -> WindowState:
+    """The window of both: what either has settled is settled."""
+    counter = max(one.counter, other.counter)
+    return unmask(one._replace(counter=counter, port=one.port or other.port), mask(one) | mask(other))
+
+
+def mask(window: WindowState) -> int:
+    """The settled seqs of a window as bits of one number."""
+    return (1 << window.base) - 1 | window.bits << (window.base + 1)
+
+
+def unmask(window: WindowState, settled: int) -> WindowState:
+    """The window with these seqs settled, and whatever else lies too far below the highest to have a bit."""
+    # The first seq that is not settled, but no more than 64 below the highest.
+    base = max((~settled & (settled + 1)).bit_length() - 1, settled.bit_length() - 65)
+    while settled >> base & 1:
+        base += 1
+    return window._replace(base=base, bits=settled >> (base + 1))
+
+
 def write_windows(connection: sqlite3.Connection, windows: Iterable[WindowState]) -> None:
     """Write windows over what was there.
 
@@ -114,9 +150,9 @@ def load_cursors(connection: sqlite3.Connection) -> tuple[dict[str, Cursor], lis
     found: dict[str, Cursor] = {}
     damaged: list[str] = []
     for name, last, done, check in connection.execute("select uplink, last, done, crc from cursor"):
-        uplink = text(name)
-        if _is_sealed((last,), name + done, check):
-            found[uplink] = Cursor(uplink, last, tuple(struct.iter_unpack("<qq", done)))
+        cursor = cursor_of((name, last, done, check))
+        if cursor is not None:
+            found[cursor.uplink] = cursor
         else:
-            damaged.append(uplink)
+            damaged.append(text(name))
     return found, damaged

@@ -43,6 +43,20 @@ class Delivered:
         return bool(self._cursors) and all(has_passed(cursor, row_id) for cursor in self._cursors)
 
 
+    def without(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The parts of a range of ids that not every uplink has passed."""
+        if not self._cursors:
+            return [(first, last)] if first <= last else []
+        parts: list[tuple[int, int]] = []
+        for cursor in self._cursors:
+            at = max(first, cursor.last + 1)
+            for low, high in (*cursor.done, (last + 1, last + 1)):
+                if at < low and at <= last:
+                    parts.append((at, min(low - 1, last)))
+                at = max(at, high + 1)
+        return parts
+
+
 _NONE = Delivered(())
 
 
@@ -72,10 +86,13 @@ class Progress:
 
 
 class Quota:
-    """The limit of the file and how far a batch would pass it."""
+    """The limit of the file and how far a batch would pass it.
+
+    `now` is the limit of the moment, in pages: less than `pages` where the disk has no room for more (`cut`).
+    """
 
     def __init__(self, max_mb: int) -> None:
-        self.pages = max_mb * (1024 * 1024 // PAGE_SIZE)
+        self.now = self.pages = max_mb * (1024 * 1024 // PAGE_SIZE)
         # Trimming begins this far below the limit: the estimate of a batch is rough, the limit is hard.
         self._reserve = max(32, self.pages // 64)
 
@@ -83,7 +100,20 @@ class Quota:
         """Pages to free before the batch goes in; 0 or less when there is room."""
         need = sum(len(record.body) + 48 for record in batch.records) // 3600
         need += (len(batch.windows) + len(batch.losses)) // 32 + 1
-        return used_pages(connection) + need + self._reserve - self.pages
+        return self.over(connection, need)
+
+    def over(self, connection: sqlite3.Connection, need: int) -> int:
+        """Pages to free before `need` more are used."""
+        return used_pages(connection) + need + self._reserve - self.now
+
+    def follow(self, connection: sqlite3.Connection, room: int) -> None:
+        """Take note that the file may grow by `room` bytes: it never has to shrink for that."""
+        self.now = min(self.pages, _pragma(connection, "page_count") + room // PAGE_SIZE)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the disk allows less than the quota."""
+        return self.now < self.pages
 
 
 def used_pages(connection: sqlite3.Connection) -> int:

@@ -96,14 +96,22 @@ class LogFile:
         """Whole frames that the file has room for."""
         return max(0, (self.size - HEADER_BYTES) // FRAME_BYTES)
 
+    def page(self, number: int) -> bytes:
+        """The page in frame `number`. Raises OSError."""
+        with open(self.path, "rb") as file:
+            file.seek(HEADER_BYTES + number * FRAME_BYTES + _FRAME.size)
+            return file.read(PAGE_SIZE)
+
     def _frame_header(self, number: int) -> tuple[int, ...]:
         with open(self.path, "rb") as file:
             file.seek(HEADER_BYTES + number * FRAME_BYTES)
             data = file.read(_FRAME.size)
         return _FRAME.unpack(data) if len(data) == _FRAME.size else (0,) * 6
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, check: bool = True) -> Iterator[Frame]:
         """The frames of the newest generation in their order; others are passed over.
+
+        Without `check` none is `chained`, which saves a tenth of a millisecond a frame.
 
         Raises OSError.
         """
@@ -118,8 +126,10 @@ class LogFile:
                 if (salt_1, salt_2) != self.salts or not page:
                     before = None
                     continue
-                chained = before is not None and tuple(found) == checksum(
-                    data, checksum(head[:8], before, self._big), self._big
+                chained = (
+                    check
+                    and before is not None
+                    and tuple(found) == checksum(data, checksum(head[:8], before, self._big), self._big)
                 )
                 before = (found[0], found[1])
                 yield Frame(number, page, pages_after, chained, data)

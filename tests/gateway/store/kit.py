@@ -61,6 +61,19 @@ async def opened(path: Path, sink: EventSink | None = None, boot: str = BOOT, **
     return await Store.open(str(path / "store.db"), StoreOptions(**options), boot)
 
 
+async def salvaged(path: Path, sink: EventSink | None = None, **options: Any) -> Store:
+    """The store in a folder, with all that could be salvaged joined to it; its uplink is `city`."""
+    ready = asyncio.Event()
+    store = await opened(path, sink, **{"uplinks": ("city",), **options}, on_salvaged=ready.set)
+    if store.salvaging:
+        async with asyncio.timeout(DEADLINE_S):
+            await ready.wait()
+        assert await store.join_salvaged()
+    assert not store.salvaging
+    assert not await store.join_salvaged()
+    return store
+
+
 async def read_all(store: Store, lot: int = 500) -> list[Row]:
     """Every row that a reader gets."""
     rows: list[Row] = []

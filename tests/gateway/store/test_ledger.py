@@ -9,7 +9,7 @@ import pytest
 
 from simpang_gateway.store import Batch, LossRange, LossRemoval
 from simpang_gateway.store.ledger import declare, fold, load, totals, withdraw
-from simpang_gateway.store.schema import migrate
+from simpang_gateway.store.schema import make
 from tests.gateway.store.kit import opened, window
 
 
@@ -17,7 +17,7 @@ from tests.gateway.store.kit import opened, window
 def connection() -> sqlite3.Connection:
     found = sqlite3.connect(":memory:", isolation_level=None)
     found.text_factory = bytes
-    migrate(found, 0)
+    make(found, "", 0)
     return found
 
 

@@ -10,7 +10,17 @@ import pytest
 from simpang_gateway.store import DAMAGED, Batch, Cursor, LossRange, StoreDamaged, StoreIo, quarantine
 from simpang_gateway.store.files import KEPT_DAMAGED
 from simpang_gateway.store.rows import decode, encode
-from tests.gateway.store.kit import Events, by_hand, on_connection, opened, read_all, record, records, window
+from tests.gateway.store.kit import (
+    Events,
+    by_hand,
+    on_connection,
+    opened,
+    read_all,
+    record,
+    records,
+    salvaged,
+    window,
+)
 
 
 @pytest.mark.parametrize(
@@ -226,13 +236,15 @@ async def test_damaged_file_goes_aside_and_service_goes_on(tmp_path: Path, damag
     events = Events()
     store = await opened(tmp_path, events)
     assert store.uuid != uuid
-    assert events.codes() == ["store.created", "store.quarantined"]
+    assert events.codes()[:2] == ["store.created", "store.quarantined"]
     told = events.last("store.quarantined")
     assert told["moved"] == str(tmp_path / "store.db.damaged-1")
     assert told["uuid"] == store.uuid
     assert list(tmp_path.glob("store.db.damaged-1*"))
-    await store.commit(Batch(records=(record(7),)))
-    assert [row.seq for row in await read_all(store)] == [7]
+    new = await store.commit(Batch(records=(record(7, node=5),)))
+    await store.close()
+    store = await salvaged(tmp_path)
+    assert [row.id for row in await read_all(store) if row.node == 5] == [new]
     await store.close()
     events.clear()
     await (await opened(tmp_path, events)).close()

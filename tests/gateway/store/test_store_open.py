@@ -12,7 +12,6 @@ import pytest
 
 from simpang_gateway.store import (
     Batch,
-    LossRange,
     StoreForeign,
     StoreIo,
     StoreLock,
@@ -20,7 +19,7 @@ from simpang_gateway.store import (
     StoreOwned,
     StoreVersion,
 )
-from simpang_gateway.store.schema import APPLICATION_ID, STEPS, VERSION, migrate
+from simpang_gateway.store.schema import APPLICATION_ID, VERSION
 from tests.gateway.store.kit import Events, by_hand, opened, read_all, record, records
 
 
@@ -165,7 +164,8 @@ async def test_half_made_store_is_made_again(tmp_path: Path) -> None:
     assert events.last("store.created")["uuid"] == store.uuid
     await store.commit(Batch(records=records(0, 4)))
     await store.close()
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["store.db", "store.db.lock"]
+    sides = ["store.db.ballast", "store.db.lock", "store.db.note"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["store.db", *sides]
 
 
 async def test_a_path_with_odd_characters_is_one_path(tmp_path: Path) -> None:
@@ -174,47 +174,6 @@ async def test_a_path_with_odd_characters_is_one_path(tmp_path: Path) -> None:
     store = await opened(folder)
     await store.close()
     assert (folder / "store.db").exists()
-
-
-def test_migration_is_one_transaction_with_its_number() -> None:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection, 0)
-
-    def add(connection: sqlite3.Connection) -> None:
-        connection.execute("alter table record add column note text")
-
-    def fail(connection: sqlite3.Connection) -> None:
-        connection.execute("drop table aside")
-        connection.execute("this is no SQL")
-
-    with pytest.raises(sqlite3.OperationalError, match="syntax"):
-        migrate(connection, VERSION, (*STEPS, add, fail))
-    assert connection.execute("pragma user_version").fetchone() == (VERSION + 1,)
-    assert connection.execute("select value from meta where key = 'schema'").fetchone() == (VERSION + 1,)
-    assert connection.execute("select note from record").fetchall() == []
-    assert connection.execute("select * from aside").fetchall() == []
-
-
-async def test_older_file_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = await opened(tmp_path)
-    await store.commit(Batch(records=records(0, 2), losses=(LossRange(1, 7, 9, 9, "floor"),)))
-    await store.close()
-
-    def add(connection: sqlite3.Connection) -> None:
-        connection.execute("create table extra (x)")
-
-    monkeypatch.setattr("simpang_gateway.store.opening.VERSION", VERSION + 1)
-    monkeypatch.setattr(
-        "simpang_gateway.store.opening.migrate", lambda c, found: migrate(c, found, (*STEPS, add))
-    )
-    events = Events()
-    store = await opened(tmp_path, events)
-    assert events == [
-        ("store.migrated", {"path": str(tmp_path / "store.db"), "found": VERSION, "known": VERSION + 1})
-    ]
-    assert (await store.settings())["user_version"] == VERSION + 1
-    assert len(await read_all(store)) == 3
-    await store.close()
 
 
 def test_running_store_loads_no_command_line_code() -> None:

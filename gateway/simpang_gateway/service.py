@@ -61,6 +61,16 @@ RETRY_S = 5.0
 
 _DRAIN_S = 2.0
 # The store says so when it begins to fail; StoreBusy and StoreClosed only ever answer a call.
+# Somebody must look at the old file or the card: these alarms stand until the next start.
+_LASTING = {
+    "store.quarantined",
+    "store.salvage_lost",
+    "store.tail_lost",
+    "store.replaced",
+    "store.log_damaged",
+    "store.log_strange",
+    "store.quota_cut",
+}
 _STORE_FAILURES = {kind.code for kind in StoreError.__subclasses__()} - {StoreBusy.code, StoreClosed.code}
 
 
@@ -294,6 +304,7 @@ class Gateway:
             uplinks=tuple(uplink.name for uplink in self._config.uplinks),
             share_percent=self._config.limits.node_disk_percent,
             on_event=self._store_event,
+            on_salvaged=self._salvaged,
         )
         try:
             with self._life.opening():
@@ -330,9 +341,16 @@ class Gateway:
             self._store_fails(code, arguments)
             return
         self._events.put(code, arguments)
-        if code == "store.quarantined":
-            # Somebody must look at the old file; the alarm stands until the next start.
+        if code in _LASTING:
             self._alarms.raise_(code, "", **arguments)
+        elif code == "store.quota_whole":
+            self._alarms.clear("store.quota_cut")
+
+    def _salvaged(self) -> None:
+        """All that is left of an earlier file is here: sessions and uplinks begin anew with it."""
+        if self._store is not None and self._store.healthy and not self._stop.is_set():
+            self._hub.suspend()
+            self._store_works(self._store, reload=True)
 
     def _store_fails(self, code: str, arguments: Mapping[str, object]) -> None:
         self._hub.suspend()
@@ -356,6 +374,7 @@ class Gateway:
         while self._stale and not self._stop.is_set():
             try:
                 await self._committer.drain()
+                await self._uplinks.join_salvaged()
                 stored = await self._load(store)
                 await self._uplinks.release()
                 self._stale = False

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from simpang_protocol.schema import SCHEMAS
 
@@ -22,6 +22,8 @@ from .store import Cursor, Released, Store, StoreError
 from .uplink.profile import Profile
 from .uplink.service import Uplink
 from .uptimes import Uptimes
+
+T = TypeVar("T")
 
 # What can stand as an alarm, and so at a broker from before a restart.
 _ALARMS = ("command.unsaved",)
@@ -210,16 +212,27 @@ class Uplinks:
             rest = self._loop.create_task(self._release_rest(self._store, released.last))
             self._rest = self._faults.watch(rest)
 
-    async def _release_some(self, store: Store) -> Released:
-        # The cursors change under the uplinks, so these stand still meanwhile.
+    async def join_salvaged(self) -> None:
+        """Have rows sent that were salvaged from an earlier file of the store, if all of them are here.
+
+        Raises StoreError: nothing has changed.
+        """
+        if self._store is not None and self._store.salvaging:
+            await self._standing_still(self._store.join_salvaged)
+
+    async def _standing_still(self, change: Callable[[], Awaitable[T]]) -> T:
+        """Do what changes the cursors under the uplinks while none of them runs."""
         self._gate.clear()
         try:
             for member in self._members.values():
                 await member.uplink.stop()
             await self._idle.wait()
-            released = await store.release(SCHEMAS.keys())
+            return await change()
         finally:
             self._gate.set()
+
+    async def _release_some(self, store: Store) -> Released:
+        released = await self._standing_still(partial(store.release, SCHEMAS.keys()))
         self._events.emit("store.released", path=store.path, rows=released.rows)
         return released
 

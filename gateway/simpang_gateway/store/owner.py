@@ -526,12 +526,16 @@ class Store:
         """
         if not self._database.salvaging:
             return False
-        cursors = await self._run(self._database.join, dict(self._riders))
-        if cursors is None:
-            return False
-        self._riders.update({name: cursors[name] for name in self._riders})
+        async with self._turning:
+            riders = self._take_riders(list(self._riders))
+            cursors = None
+            try:
+                cursors = await self._run(self._database.join, riders)
+            finally:
+                if cursors is None:
+                    self._riders = riders | self._riders
         self._advanced.set()
-        return True
+        return cursors is not None
 
     def _start(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
         task = self._loop.create_task(work)

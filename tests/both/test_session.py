@@ -409,6 +409,22 @@ def test_a_command_goes_out_again_after_a_hello():
     assert gateway.session.mail(40) is not None
 
 
+def test_a_withdrawn_command_is_not_sent_again_and_its_result_is_taken():
+    gateway = Gateway()
+    node = Node()
+    greet(node, gateway)
+    node.air(1)
+    exchange(node, gateway, 5)
+    gateway.session.post(3, commands.HEALTH)
+    gateway.session.withdraw(2)
+    assert gateway.session.mail(10) is not None
+    gateway.session.withdraw(3)
+    assert gateway.session.pending_command is None and gateway.session.mail(99999) is None
+    node.journal.create(lambda seq: _result(seq, 3, codes.DONE, ""))
+    found = [gateway.take(sent, 100010) for sent in node.say(100010)]
+    assert found[0].changes.results == [(3, codes.DONE, "")]
+
+
 def test_a_command_recorded_before_a_reset_is_refused_after_it():
     gateway = Gateway()
     node = Node()

@@ -5,6 +5,7 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from simpang.cli import cli
 from simpang.cli.orders import Signer as CliSigner
 from simpang.cli.orders import write_key
 from simpang.rig.broker import Broker
+from simpang_gateway.clock import VirtualClock
 from simpang_gateway.control import request
 from simpang_gateway.downlink import memory
 from simpang_gateway.downlink.catalogue import CATALOGUE
 from simpang_gateway.downlink.envelope import Order
+from simpang_gateway.downlink.service import INBOX
+from simpang_gateway.replays import Replays
 from simpang_gateway.uplink import service as uplinks
 from simpang_protocol import codes, commands, record, schema
 from simpang_protocol import frame as frames
@@ -140,6 +144,12 @@ async def _speak(bench: Bench, until: Callable[[], object]) -> None:
             await bench.line.wait_until_empty()
 
 
+def _in_order(states: list[str]) -> None:
+    """A state may be passed over where the next one follows at once; none comes after a later one."""
+    told = list(dict.fromkeys(states))
+    assert told == [state for state in ("queued", "sent", "done") if state in told] and told[-1] == "done"
+
+
 async def _ask(bench: Bench, op: str, **arguments: object) -> dict[str, Any]:
     return await asyncio.to_thread(request, bench.state / "control.sock", op, timeout_s=20.0, **arguments)
 
@@ -158,7 +168,7 @@ async def test_identify_reaches_the_node_and_done_comes_back(
     await bench.until(lambda status: status["commands"]["counters"].get("repeated") == 20)
     await _speak(bench, lambda: "done" in city.states("c-1"))
     last = await city.until("c-1", "done")
-    assert list(dict.fromkeys(city.states("c-1"))) == ["queued", "sent", "done"]
+    _in_order(city.states("c-1"))
     assert done == [(1, commands.IDENTIFY, b"\x1e\0")]
     assert (last["site"], last["gateway"], last["node"], last["key"]) == (SITE, GATEWAY, 1, "ops")
     assert (last["outcome"], last["code"], last["command"]) == ("done", None, "node.identify")
@@ -172,6 +182,9 @@ async def test_identify_reaches_the_node_and_done_comes_back(
     assert message.retain and json.loads(message.payload) == last  # type: ignore[arg-type]
     assert 3000 < message.properties.MessageExpiryInterval <= 3660  # type: ignore[union-attr]
     assert (await _ask(bench, "commands"))["commands"][0]["state"] == "done"
+    await bench.stop()
+    book, why = memory.read(bench.state / memory.NAME)
+    assert (why, book.tickets["c-1"].state) == (None, "done")
 
 
 async def test_strangers_are_not_answered_and_refusals_are(bench: Bench, broker: Broker, city: City) -> None:
@@ -192,7 +205,18 @@ async def test_strangers_are_not_answered_and_refusals_are(bench: Bench, broker:
     assert "[commands] allow" in refused["text"]
     await city.give("r-2", "node.health", node=9)
     assert (await city.until("r-2", "refused"))["code"] == "node.unknown"
-    assert {told["id"] for told in city.told} == {"r-1", "r-2"}
+    await city.give("r-3", "node.health", site="demak-1")
+    assert (await city.until("r-3", "refused"))["code"] == "command.wrong_gateway"
+    assert {told["id"] for told in city.told} == {"r-1", "r-2", "r-3"}
+    # What the gateway does not remember does not stay at the broker either.
+    city.told.clear()
+    await city.client.unsubscribe(f"{TOPIC}/state/+")
+    await city.client.subscribe(f"{TOPIC}/state/+")
+    await city.until("r-1", "refused")
+    await city.until("r-2", "refused")
+    await city.give("r-4", "node.rekey")
+    await city.until("r-4", "refused")
+    assert {told["id"] for told in city.told} == {"r-1", "r-2", "r-4"}
     counters = (await bench.status())["commands"]["counters"]
     assert {code: counters[f"command.{code}"] for code in ("signature", "unknown_key", "too_large")} == {
         "signature": 1,
@@ -332,7 +356,7 @@ async def test_sent_from_the_command_line_it_is_done(
     await _speak(bench, sending.done)
     status, output = await sending
     assert status == 0, output
-    assert [line.split()[0] for line in output.splitlines()[1:]] == ["queued", "sent", "done"]
+    _in_order([line.split()[0] for line in output.splitlines()[1:]])
     assert done == [(1, commands.IDENTIFY, b"\x05\0")]
     status, output = await _simpang("send", "gateway.status", *options, "--json")
     told = json.loads(output)
@@ -368,3 +392,96 @@ async def test_gateway_that_is_away_finds_a_retained_command(
     status, output = await _simpang("send", "gateway.status", "--wait", "0", *options)
     assert status == 0, output
     assert (await _simpang("send", "gateway.status", "--wait", "1", *options, "--prefix", "else"))[0] == 1
+
+
+async def test_command_of_the_gateway_that_a_stop_cuts_short_is_not_begun_again(
+    bench: Bench, broker: Broker, city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    async def endless(self: Replays, *arguments: object) -> dict[str, Any]:
+        begun.append(arguments)
+        await asyncio.Event().wait()
+        return {}
+
+    monkeypatch.setattr(Replays, "request", endless)
+    _configure(bench, broker, city)
+    await _start(bench)
+    data = await city.give("p-1", "gateway.replay", data={"from": 1, "to": 2})
+    await city.until("p-1", "sent")
+    # Others wait their turn, and a node's commands do not.
+    await city.give("p-2", "gateway.status")
+    await city.until("p-2", "queued")
+    await bench.stop()
+    bench.start()
+    await city.until("p-2", "done")
+    assert (await city.until("p-1", "failed"))["code"] == "command.interrupted"
+    await city.client.publish(TOPIC, data, qos=1)
+    await bench.until(lambda status: status["commands"]["counters"].get("repeated"))
+    assert begun == [(1000, 2999, None, "city")]
+
+
+async def test_expired_command_is_not_delivered(bench: Bench, broker: Broker, city: City) -> None:
+    _configure(bench, broker, city)
+    clock = VirtualClock(int(time.time()) * 1000)
+    await well(bench, clock)
+    await _connected(bench)
+    done = _obey(bench)
+    await city.give("c-1", "node.health")
+    await city.until("c-1", "queued")
+    clock.advance(61_000)
+    await city.client.publish(TOPIC, b"{}", qos=1)
+    assert (await city.until("c-1", "expired"))["code"] == "command.expired"
+    for _ in range(3):
+        bench.line.create()
+        await bench.line.wait_until_empty()
+    assert done == []
+
+
+async def test_command_waits_for_the_clock_after_a_reboot(bench: Bench, broker: Broker, city: City) -> None:
+    _configure(bench, broker, city)
+    clock = VirtualClock(int(time.time()) * 1000)
+    await well(bench, clock)
+    await _connected(bench)
+    done = _obey(bench)
+    await city.give("c-1", "node.health")
+    await city.until("c-1", "queued")
+    await bench.stop()
+    clock.reboot()
+    clock.set_synced(False)
+    bench.start(clock)
+    await _connected(bench)
+    for _ in range(3):
+        bench.line.create()
+        await bench.line.wait_until_empty()
+    await city.give("c-2", "node.health")
+    assert (await city.until("c-2", "refused"))["code"] == "command.clock"
+    assert done == []
+    clock.set_synced(True)
+    await _speak(bench, lambda: "done" in city.states("c-1"))
+    assert len(done) == 1
+
+
+async def test_messages_that_wait_are_bounded(bench: Bench, broker: Broker, city: City) -> None:
+    _configure(bench, broker, city)
+    await _start(bench)
+    assert bench.gateway is not None
+    downlink = bench.gateway._downlink
+    for _ in range(500):
+        downlink._heard("city", b"x" * 100_000)
+    assert len(downlink._inbox) == INBOX
+    assert sum(len(payload) for _, payload in downlink._inbox) < INBOX * 3000
+    status = await bench.until(lambda status: status["commands"]["counters"].get("command.too_large"))
+    assert status["commands"]["counters"] == {"command.flood": 500 - INBOX, "command.too_large": INBOX}
+
+
+async def test_other_rules_count_from_now_on(bench: Bench, broker: Broker, city: City) -> None:
+    _configure(bench, broker, city)
+    await _start(bench)
+    assert bench.gateway is not None
+    downlink = bench.gateway._downlink
+    downlink.use(replace(downlink._desk.rules, keys={}))
+    await city.give("c-1", "gateway.status")
+    counted = "command.unknown_key"
+    await bench.until(lambda status: status["commands"]["counters"].get(counted) == 1)
+    assert city.told == []

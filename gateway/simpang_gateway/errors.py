@@ -3,7 +3,7 @@
 from .messages import MESSAGES, language
 
 # Used or configured wrongly; every other code means that something wrong was found.
-_USAGE_GROUPS = frozenset({"cli", "config", "key"})
+_USAGE_GROUPS = frozenset({"cli", "config", "install", "key"})
 
 
 class SimpangError(Exception):

@@ -34,6 +34,7 @@ MESSAGES: Mapping[str, Message] = {
     **frames.RECORD,
     **gateway.GATEWAY,
     **cli.CLI,
+    **cli.INSTALL,
 }
 
 

@@ -39,9 +39,23 @@ max_mb = 1024    # quota; the oldest delivered records go first
 #username = {site}
 #password_file = "city.password"    # mode 0600
 
+"""
+
+_CONTROL = """\
 # Who may use the control socket, besides the gateway's own user.
 #[control]
 #group = "simpang"
+"""
+
+_INSTALLED = """\
+# The control socket is for members of the group simpang.
+[control]
+socket = "/run/simpang/control.sock"
+group = "simpang"
+
+# /metrics for Prometheus, /health; loopback only.
+[metrics]
+listen = "127.0.0.1:9464"
 """
 
 
@@ -54,12 +68,8 @@ def make_gateway(folder: Path, site: str, name: str, state: Path | None) -> Path
     path = folder / FILE_NAME
     if path.exists():
         raise SimpangError("config.exists", path=path)
-    text = _TEMPLATE.format(
-        file=path.absolute(),
-        site=_quoted(site),
-        name=_quoted(name),
-        state=_quoted("state" if state is None else str(state.absolute())),
-    )
+    shown = "state" if state is None else str(state.absolute())
+    text = configuration_text(path.absolute(), site, name, shown)
     config = parse(text, path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +82,12 @@ def make_gateway(folder: Path, site: str, name: str, state: Path | None) -> Path
     except OSError as error:
         raise SimpangError("config.unwritable", path=path, error=describe(error)) from error
     return path
+
+
+def configuration_text(file: Path, site: str, name: str, state: str, *, installed: bool = False) -> str:
+    """Return a commented configuration to begin with; `installed`: for the systemd unit."""
+    head = _TEMPLATE.format(file=file, site=_quoted(site), name=_quoted(name), state=_quoted(state))
+    return head + (_INSTALLED if installed else _CONTROL)
 
 
 def _quoted(value: str) -> str:

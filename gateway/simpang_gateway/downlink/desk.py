@@ -157,7 +157,8 @@ class Desk:
     def _end(self, ticket: Ticket, state: str, now: Now, code: str, **arguments: object) -> None:
         arguments = {"command": ticket.command, "key": ticket.key, **arguments, "id": ticket.id}
         ticket.end(state, now, code=code, text=MESSAGES[code].cause("en", arguments))
-        self.dirty = True
+        # Copies of old commands, which anybody may send, must not wear the card.
+        self.dirty = self.dirty or ticket.id in self.book.tickets
 
     def _judge(self, order: Order, now: Now) -> None:
         """Refuse another gateway's commands, and those whose time is not now."""

@@ -469,6 +469,22 @@ def test_answers_about_what_is_not_remembered_are_bounded() -> None:
     assert city.desk.book.tickets == {}
 
 
+def test_copies_do_not_wear_the_card() -> None:
+    city = City()
+    known = city.signer.sign(order("known"))
+    city.take(known)
+    assert city.desk.dirty
+    city.desk.dirty = False
+    city.take(known)
+    city.give("known", "node.restart")
+    city.give("old", issued=START_S - 100, expires=START_S - 50)
+    city.give("theirs", site="demak-1")
+    city.take(Signer("ops", seed=7).sign(order("forged")))
+    assert not city.desk.dirty
+    city.give("forbidden", node=10)
+    assert city.desk.dirty
+
+
 # ---- commands of the control socket
 
 

@@ -26,6 +26,7 @@ from .exports import Exports
 from .faults import Faults
 from .hub import Hub
 from .keystore import KeyStore
+from .ledgers import Ledgers
 from .life import Life
 from .lookout import Lookout
 from .monitor import Monitor
@@ -194,6 +195,7 @@ class Gateway:
                 **self._reloading.handlers(),
                 **Exports(lambda: self._store).handlers(),
                 **self._replays.handlers(),
+                **Ledgers(lambda: self._store, self._keys, self._uplinks.names).handlers(),
             }
             socket, group = self._config.control_socket, self._config.control.group
             async with ControlServer(socket, handlers, group=group):

@@ -272,7 +272,7 @@ async def test_pages_of_another_store_are_not_mixed(bench: Bench, monkeypatch: p
         nonlocal asked
         asked += 1
         if asked == 3:
-            store._database.uuid = "another"
+            store._database.uuid = "00000000-0000-4000-8000-000000000000"
         return await real(*arguments)
 
     monkeypatch.setattr(store, "page", page)

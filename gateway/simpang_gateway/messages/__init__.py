@@ -28,6 +28,8 @@ MESSAGES: Mapping[str, Message] = {
     **data.REPLAY,
     **data.BACKUP,
     **data.RESTORE,
+    **data.LEDGER,
+    **data.LOST,
     **nodes.NODE,
     **commands.COMMAND,
     **frames.FRAME,

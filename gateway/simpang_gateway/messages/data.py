@@ -1,6 +1,6 @@
 """Messages about what the owner does with his data: export, replay, backup, restore."""
 
-from .message import error, info
+from .message import error, info, warning
 
 EXPORT = {
     "export.not_open": error(
@@ -192,5 +192,76 @@ RESTORE = {
         "take another backup; restore by hand what `--list` shows only where there is none",
         "cadangan tidak memuat gateway yang utuh: {name} tidak ada atau tidak dapat dipakai",
         "pakai cadangan lain; pulihkan isi yang ditunjukkan `--list` dengan tangan hanya bila tak ada lagi",
+    ),
+}
+
+LEDGER = {
+    "ledger.account": info(
+        "node {node} ({place}): {known} records = {delivered} delivered + {waiting} waiting "
+        "+ {aside} set aside + {lost} lost + {before_store} from before this store",
+        "node {node} ({place}): {known} record = {delivered} terkirim + {waiting} menunggu "
+        "+ {aside} disisihkan + {lost} hilang + {before_store} dari sebelum simpanan ini",
+    ),
+    "ledger.sum": info(
+        "of node {node}, {records} records: {cause}",
+        "dari node {node}, {records} record: {cause}",
+    ),
+    "ledger.range": info(
+        "epoch {epoch}, seq {first} to {last} ({records} records), noted {since}: {cause}",
+        "epoch {epoch}, seq {first} sampai {last} ({records} record), dicatat {since}: {cause}",
+    ),
+    "ledger.older": info(
+        "of node {node}, {records} more records in epochs too old to be kept one by one",
+        "dari node {node}, {records} record lagi di epoch yang terlalu lama untuk disimpan satu per satu",
+    ),
+    "ledger.no_node": info("there is no node yet", "belum ada node"),
+    "ledger.unreadable": warning(
+        "{records} rows were damaged so that not even their node can be read",
+        "check the card; if it happens again, replace it",
+        "{records} baris rusak sehingga node-nya pun tidak terbaca",
+        "periksa kartu; jika terulang, ganti kartu",
+    ),
+}
+
+LOST = {
+    "lost.floor": warning(
+        "the node gave them up before the gateway had them",
+        "look at the node's health: its journal is too small for so long an outage, or its flash fails",
+        "node melepasnya sebelum gateway menerimanya",
+        "lihat health node: jurnalnya terlalu kecil untuk putus selama itu, atau flash-nya rusak",
+    ),
+    "lost.journal_full": warning(
+        "the node's journal was full: the oldest went",
+        "find out why the node had no link for so long",
+        "jurnal node penuh: yang tertua dibuang",
+        "cari tahu mengapa node begitu lama tanpa sambungan",
+    ),
+    "lost.journal_damaged": warning(
+        "the node's flash lost them",
+        "if it happens again, replace the node's board",
+        "flash node menghilangkannya",
+        "jika terulang, ganti papan node",
+    ),
+    "lost.store_full": warning(
+        "the gateway's store was full before any uplink had delivered them",
+        "bring the uplink back sooner, or raise [store] max_mb",
+        "simpanan gateway penuh sebelum satu uplink pun mengirimnya",
+        "pulihkan uplink lebih cepat, atau naikkan [store] max_mb",
+    ),
+    "lost.damaged": warning(
+        "their rows were damaged on the card",
+        "if it happens again, replace the card",
+        "barisnya rusak di kartu",
+        "jika terulang, ganti kartu",
+    ),
+    "lost.before_store": info(
+        "from before this store, perhaps delivered by the one before: not a loss",
+        "dari sebelum simpanan ini, mungkin sudah dikirim simpanan sebelumnya: bukan kehilangan",
+    ),
+    "lost.other": warning(
+        "a cause that this release does not know: {name}",
+        "look it up in the documents of the newer release that wrote it",
+        "penyebab yang tidak dikenal rilis ini: {name}",
+        "cari di dokumen rilis lebih baru yang menulisnya",
     ),
 }

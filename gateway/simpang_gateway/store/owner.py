@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Container, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from . import ledger, loads, pages, replay, states
+from . import accounts, ledger, loads, pages, replay, states
 from .database import WINDOWS_IN_MEMORY, Database
 from .errors import StoreClosed, StoreError, alone
 from .lock import StoreLock
@@ -362,6 +363,18 @@ class Store:
         if uplink in self._riders:
             return self._riders[uplink]
         return await self._run(self._database.load_cursor, uplink)
+
+    async def settled(self, node: int) -> tuple[int, int]:
+        """Epochs of a node that have a window, and the records that these call settled."""
+        return await self._ask(accounts.settled, node)
+
+    async def rows_by_node(self, after_id: int, through: int) -> tuple[Counter[int], int]:
+        """See `accounts.rows_by_node`."""
+        return await self._ask(accounts.rows_by_node, after_id, through)
+
+    async def aside_by_node(self, after_id: int, through: int) -> tuple[Counter[int], int]:
+        """See `accounts.aside_by_node`."""
+        return await self._ask(accounts.aside_by_node, after_id, through)
 
     async def stats(self) -> Stats:
         """Size of the store."""

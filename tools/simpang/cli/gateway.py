@@ -10,6 +10,7 @@ from .gateway_backup import backup, restore
 from .gateway_commands import commands
 from .gateway_export import export
 from .gateway_install import install
+from .gateway_ledger import ledger
 from .gateway_reload import reload
 from .gateway_replay import replay
 from .help import config_option, example, json_option
@@ -107,5 +108,5 @@ def status(config_path: Path, as_json: bool) -> None:
         click.echo(finding_line(alarm["severity"], alarm["code"], alarm["cause"], alarm["next"]))
 
 
-for one in (backup, commands, export, install, reload, replay, restore):
+for one in (backup, commands, export, install, ledger, reload, replay, restore):
     gateway.add_command(one)

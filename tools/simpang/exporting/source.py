@@ -50,12 +50,8 @@ def open_source(config: GatewayConfig, selection: Selection) -> Iterator[Source]
     else:
         yield source
         return
-    with asyncio.Runner() as runner:
-        at_rest = _AtRest(runner, config, selection)
-        try:
-            yield at_rest
-        finally:
-            at_rest.close()
+    with asyncio.Runner() as runner, at_rest(runner, config) as store:
+        yield _AtRest(runner, store, selection)
 
 
 class _Running:
@@ -87,28 +83,40 @@ class _Running:
         return _page(answer)
 
 
+@contextmanager
+def at_rest(runner: asyncio.Runner, config: GatewayConfig) -> Iterator[Store]:
+    """The store of a gateway that does not run, with its lock held.
+
+    Raises SimpangError: export.no_store, store.*; a damaged store is left as it is.
+    """
+    path = config.store_path
+    if not path.exists() and not path.with_name(path.name + "-wal").exists():
+        raise SimpangError("export.no_store", path=path)
+    options = StoreOptions(
+        max_mb=config.store.max_mb,
+        uplinks=tuple(uplink.name for uplink in config.uplinks),
+        on_damage="raise",
+    )
+    try:
+        store = runner.run(Store.open(str(path), options, read_boot_id()))
+    except StoreError as error:
+        raise SimpangError(error.code, **error.arguments) from error
+    try:
+        yield store
+    finally:
+        runner.run(store.close())
+        for beside in path.parent.glob(path.name + "*"):
+            # What stays behind must not lock out the gateway's user.
+            give_to_owner(beside, config.state)
+
+
 class _AtRest:
-    def __init__(self, runner: asyncio.Runner, config: GatewayConfig, selection: Selection) -> None:
-        path = config.store_path
-        if not path.exists() and not path.with_name(path.name + "-wal").exists():
-            raise SimpangError("export.no_store", path=path)
-        options = StoreOptions(
-            max_mb=config.store.max_mb,
-            uplinks=tuple(uplink.name for uplink in config.uplinks),
-            on_damage="raise",
-        )
+    def __init__(self, runner: asyncio.Runner, store: Store, selection: Selection) -> None:
         self._runner = runner
         self._selection = selection
-        self._store = self._do(Store.open(str(path), options, read_boot_id()))
-        for side in (".lock", "-wal"):
-            beside = path.with_name(path.name + side)
-            if beside.exists():
-                # What stays behind must not lock out the gateway's user.
-                give_to_owner(beside, config.state)
-        stats = self._do(self._store.stats())
-        self.extent = Extent(
-            self._store.uuid, self._store.boot, max(0, stats.first_id - 1), stats.last_id
-        )
+        self._store = store
+        stats = self._do(store.stats())
+        self.extent = Extent(store.uuid, store.boot, max(0, stats.first_id - 1), stats.last_id)
 
     def _do(self, work: Any) -> Any:
         try:
@@ -119,9 +127,6 @@ class _AtRest:
     def page(self, after: int) -> Page:
         found: Page = self._do(self._store.page(self._selection, after, self.extent.last))
         return found
-
-    def close(self) -> None:
-        self._do(self._store.close())
 
 
 def _page(answer: dict[str, Any]) -> Page:

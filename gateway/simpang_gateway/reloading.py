@@ -13,10 +13,11 @@ from .notify import Notifier
 from .portset import Changes
 
 # What is applied at once: whole tables, and keys of tables. Everything else waits for a restart.
-_LIVE_TABLES = ("ports", "uplinks")
+_LIVE_TABLES = ("ports", "uplinks", "command_keys")
 _LIVE_KEYS = {
     "store": ("commit_ms", "commit_rows", "card_mb_per_day"),
     "limits": ("node_frames_per_s", "node_bytes_per_s"),
+    "commands": ("allow", "max_span_s", "ahead_s", "per_minute"),
 }
 
 Apply = Callable[[GatewayConfig], Awaitable[Mapping[str, Changes]]]

@@ -284,7 +284,7 @@ class Gateway:
         self._start(self._reloading.on_signal())
 
     async def _apply(self, config: GatewayConfig) -> Mapping[str, Changes]:
-        self._config = config
+        before, self._config = self._config, config
         limits = config.limits
         self._hub.limit(limits.node_frames_per_s, limits.node_bytes_per_s)
         if self._committer is not None and self._store is not None:
@@ -293,7 +293,9 @@ class Gateway:
         changes = {
             "ports": await self._ports.change(config.ports),
             "uplinks": await self._uplinks.change(config),
+            "command_keys": Changes.between(before.command_keys, config.command_keys),
         }
+        self._downlink.use(rules_of(config))
         await self._replays.resume()  # one of an uplink that is gone ends
         return changes
 

@@ -168,6 +168,23 @@ async def test_what_needs_a_restart_is_named_and_goes_on_as_it_was(bench: Reload
     assert (await bench.reload())["restart"] == answer["restart"]  # still waiting
 
 
+async def test_keys_for_commands_count_from_the_reload_on(bench: ReloadBench) -> None:
+    public = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
+    key = f'[[command_key]]\nname = "ops"\npublic = "{public}"\nallow = []\n'
+    bench.write(_port(bench.line, "line1"))
+    bench.start()
+    await bench.until(is_open)
+    bench.write(_port(bench.line, "line1"), key, "[commands]\nper_minute = 7\n")
+    answer = await bench.reload()
+    assert answer["command_keys"]["added"] == ["ops"] and answer["settings"] == ["[commands] per_minute"]
+    assert bench.gateway is not None
+    rules = bench.gateway._downlink._desk.rules
+    assert (list(rules.keys), rules.per_minute) == (["ops"], 7)
+    bench.write(_port(bench.line, "line1"))
+    assert (await bench.reload())["command_keys"]["removed"] == ["ops"]
+    assert not bench.gateway._downlink._desk.rules.keys
+
+
 async def test_alarms_of_a_port_and_an_uplink_end_with_them(bench: ReloadBench) -> None:
     bench.write('[[port]]\nname = "gone"\nurl = "/nowhere"\n', _uplink("city"))
     bench.start()

@@ -223,23 +223,26 @@ class Desk:
 
     def begin(self, now: Now) -> list[Ticket]:
         """Look through what an earlier process left; return what has ended by that."""
-        ended = []
+        cut_short = [t for t in self.book.tickets.values() if t.state == SENT and t.number is None]
+        for ticket in cut_short:
+            # The gateway's own: it was begun, and nobody knows whether it was done.
+            self._end(ticket, FAILED, now, "command.interrupted")
+        return cut_short + self.use(self.rules, now) + self.tidy(now)
+
+    def use(self, rules: Rules, now: Now) -> list[Ticket]:
+        """Go by these rules from now on; return what was waiting and is not allowed by them."""
+        self.rules = rules
+        self._rates.clear()
+        refused = []
         for ticket in self.book.tickets.values():
-            if not ticket.pending:
+            if ticket.state != QUEUED or ticket.local:
                 continue
-            if ticket.state == SENT and ticket.number is None:
-                # The gateway's own: it was begun, and nobody knows whether it was done.
-                self._end(ticket, FAILED, now, "command.interrupted")
-            elif ticket.state == QUEUED and not ticket.local:
-                try:
-                    self.rules.allowed(ticket.key, ticket.command, ticket.node, ticket.data)
-                    continue
-                except Refused as refusal:
-                    self._end(ticket, REFUSED, now, refusal.code, **refusal.arguments)
-            else:
-                continue
-            ended.append(ticket)
-        return ended + self.tidy(now)
+            try:
+                rules.allowed(ticket.key, ticket.command, ticket.node, ticket.data)
+            except Refused as refusal:
+                self._end(ticket, REFUSED, now, refusal.code, **refusal.arguments)
+                refused.append(ticket)
+        return refused
 
     def tidy(self, now: Now) -> list[Ticket]:
         """End what has expired, and forget what may be forgotten; return what has ended."""

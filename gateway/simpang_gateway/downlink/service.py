@@ -125,8 +125,9 @@ class Downlink:
                 await self._save()
 
     def use(self, rules: Rules) -> None:
-        """Go by other rules from now on; what is under way goes on."""
-        self._desk.rules = rules
+        """Go by other rules from now on; what was sent is waited for, what they do not allow is not."""
+        for ticket in self._desk.use(rules, self._now()):
+            self._changed(ticket)
         self._wake.set()
 
     def clock_known(self) -> None:

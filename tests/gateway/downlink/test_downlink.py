@@ -479,9 +479,17 @@ async def test_other_rules_count_from_now_on(bench: Bench, broker: Broker, city:
     _configure(bench, broker, city)
     await _start(bench)
     assert bench.gateway is not None
+    done = _obey(bench)
     downlink = bench.gateway._downlink
+    await city.give("c-1", "node.health")
+    await city.until("c-1", "queued")
     downlink.use(replace(downlink._desk.rules, keys={}))
-    await city.give("c-1", "gateway.status")
+    assert (await city.until("c-1", "refused"))["code"] == "command.not_allowed"
+    city.told.clear()
+    await city.give("c-2", "gateway.status")
     counted = "command.unknown_key"
     await bench.until(lambda status: status["commands"]["counters"].get(counted) == 1)
-    assert city.told == []
+    for _ in range(3):
+        bench.line.create()
+        await bench.line.wait_until_empty()
+    assert city.told == [] and done == []

@@ -124,4 +124,28 @@ UPLINK = {
         "uplink {uplink}: jam menunjukkan {now}, sebelum {least}: sertifikat tidak dapat dinilai",
         "pastikan server waktu dapat dijangkau; gateway terus mencoba",
     ),
+    "uplink.quota": error(
+        "uplink {uplink}: the broker's quota is used up for {topic}: {reason}",
+        "raise the quota at the broker or let its consumers catch up; records are kept until then",
+        "uplink {uplink}: kuota broker habis untuk {topic}: {reason}",
+        "naikkan kuota di broker atau biarkan konsumennya mengejar; record disimpan sampai saat itu",
+    ),
+    "uplink.too_large": error(
+        "uplink {uplink}: a single message on {topic} is too large for the broker: {reason}",
+        "let the broker take packets of 128 KiB; after some tries the record is set aside",
+        "uplink {uplink}: satu pesan di {topic} terlalu besar bagi broker: {reason}",
+        "izinkan paket 128 KiB di broker; setelah beberapa kali percobaan record itu disisihkan",
+    ),
+    "uplink.qos": error(
+        "uplink {uplink}: {host} does not acknowledge messages: {reason}",
+        "use a broker that allows QoS 1: without acknowledgements nothing would be safe",
+        "uplink {uplink}: {host} tidak mengakui pesan: {reason}",
+        "pakai broker yang mengizinkan QoS 1: tanpa pengakuan tidak ada yang aman",
+    ),
+    "uplink.no_retain": warning(
+        "uplink {uplink}: {host} keeps no retained messages: alarms are heard only when they come",
+        "allow retained messages at the broker",
+        "uplink {uplink}: {host} tidak menyimpan pesan retained: alarm hanya terdengar saat dikirim",
+        "izinkan pesan retained di broker",
+    ),
 }

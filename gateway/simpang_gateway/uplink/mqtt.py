@@ -23,26 +23,25 @@ from typing import Any
 
 import aiomqtt
 import paho.mqtt.client as paho
-from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from . import tls
+from .packets import (
+    DEFAULT_RECEIVE_MAXIMUM,
+    LOGIN_REFUSED,
+    PUBACK_CODES,
+    WRONG_VERSION,
+    Limits,
+    connect_properties,
+    read_limits,
+)
 
-SUCCESS_BELOW = 0x80  # MQTT 5.0, 2.4: reason codes from 0x80 upwards are failures
-# Bad user name or password, not authorised, banned, bad authentication method.
-_LOGIN_REFUSED = frozenset({0x86, 0x87, 0x8A, 0x8C})
-_WRONG_VERSION = 0x84
-TAKEN_OVER = 0x8E
 # paho's errors are ours to tell, as events; its lines would stand among them on standard error.
 _QUIET = logging.getLogger(f"{__name__}.paho")
 _QUIET.setLevel(logging.CRITICAL)
-_DEFAULT_RECEIVE_MAXIMUM = 65535  # MQTT 5.0, 3.2.2.3.3: what an absent property means
-# What the broker may send: commands and acknowledgements are small.
-_TAKEN_AT_ONCE = 20
-_TAKEN_BYTES = 65_536
-
 Incoming = Callable[[str, bytes, Any], None]
 """Takes topic, payload and properties of a message from the broker."""
 
@@ -62,15 +61,6 @@ class ConnectOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What the broker allows: unacknowledged messages, bytes of a packet (None: any), keep-alive seconds."""
-
-    receive_maximum: int
-    packet_bytes: int | None
-    keepalive_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Loss:
     """Why a connection ended: words for people, and the broker's reason code if it gave one."""
 
@@ -81,8 +71,15 @@ class Loss:
 class ConnectFailed(Exception):
     """No connection came about: `code` of the message table, its `arguments`, `error`: the cause in words."""
 
-    def __init__(self, code: str, error: str, arguments: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        error: str,
+        arguments: Mapping[str, object] | None = None,
+        reason_code: int | None = None,
+    ) -> None:
         super().__init__(error)
+        self.reason_code = reason_code
         self.code = code
         self.error = error
         self.arguments = arguments or {}
@@ -108,9 +105,9 @@ class _Client(aiomqtt.Client):
             timeout=options.timeout_s,
             keepalive=options.keepalive_s,
             clean_start=True,
-            properties=_connect_properties(),
+            properties=connect_properties(),
             # Ours is the window; paho must never queue behind it.
-            max_inflight_messages=_DEFAULT_RECEIVE_MAXIMUM,
+            max_inflight_messages=DEFAULT_RECEIVE_MAXIMUM,
             socket_options=_socket_options(options),
         )
         self._tls_files = options.tls
@@ -126,6 +123,9 @@ class _Client(aiomqtt.Client):
         self.acks: dict[int, asyncio.Future[int]] = {}
         self.connack_properties: Properties | None = None
         self._abandoned = False
+        self._odd: dict[int, int] = {}  # packet id: reason code that PUBACK must not have
+        self._handle_puback = self._client._handle_pubackcomp
+        self._client._handle_pubackcomp = self._on_puback  # type: ignore[assignment, method-assign]
         self._watch_disconnected()
 
     def set_lost(self, loss: Loss) -> None:
@@ -226,12 +226,19 @@ class _Client(aiomqtt.Client):
         self.set_lost(Loss(f"{who}: {reason_code}", reason_code.value if by_broker else None))
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
+    def _on_puback(self, kind: Any) -> MQTTErrorCode:
+        packet = self._client._in_packet["packet"]
+        if len(packet) > 2 and packet[2] not in PUBACK_CODES:
+            self._odd[int.from_bytes(packet[:2], "big")] = packet[2]
+            self._client._in_packet["packet"] = bytearray((*packet[:2], 0x80, *packet[3:]))
+        return self._handle_puback(kind)
+
     def _on_publish(
         self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
         waiting = self.acks.pop(mid, None)
         if waiting is not None and not waiting.done():
-            waiting.set_result(reason_code.value)
+            waiting.set_result(self._odd.pop(mid, reason_code.value))
         super()._on_publish(client, userdata, mid, reason_code, properties)
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
@@ -290,22 +297,6 @@ class _Client(aiomqtt.Client):
         self._client._reset_sockets()
         if self._misc_task is not None:
             self._misc_task.cancel()
-
-
-def _connect_properties() -> Properties:
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.ReceiveMaximum = _TAKEN_AT_ONCE
-    properties.MaximumPacketSize = _TAKEN_BYTES
-    return properties
-
-
-def expiring(seconds: int) -> Properties | None:
-    """The properties of a message that the broker may forget after so many seconds; 0 for never."""
-    if not seconds:
-        return None
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.MessageExpiryInterval = seconds
-    return properties
 
 
 def _socket_options(options: ConnectOptions) -> list[tuple[int, int, int]]:
@@ -402,7 +393,11 @@ class Connector:
         finally:
             if not opened:
                 client.discard()
-        return Connection(client, _limits(client.connack_properties, options))
+        properties = client.connack_properties
+        if getattr(properties, "MaximumQoS", 2) < 1:
+            client.discard()
+            raise ConnectFailed("uplink.qos", "maximum QoS 0")
+        return Connection(client, read_limits(properties, options.keepalive_s))
 
 
 def _explain(error: aiomqtt.MqttError, client: _Client) -> ConnectFailed:
@@ -421,18 +416,11 @@ def _explain(error: aiomqtt.MqttError, client: _Client) -> ConnectFailed:
         return ConnectFailed("uplink.timeout", "no answer from TLS" if begun else "no TCP connection")
     if isinstance(error, aiomqtt.MqttCodeError) and isinstance(error.rc, ReasonCode):
         words = f"{error.rc} (0x{error.rc.value:02x})"
-        if error.rc.value in _LOGIN_REFUSED:
+        if error.rc.value in LOGIN_REFUSED:
             return ConnectFailed("uplink.refused_login", words)
-        if error.rc.value == _WRONG_VERSION:
+        if error.rc.value == WRONG_VERSION:
             return ConnectFailed("uplink.version", words)
-        return ConnectFailed("uplink.down", words)
+        return ConnectFailed("uplink.down", words, reason_code=error.rc.value)
     if client.connect_error is None and not client.lost.done():
         return ConnectFailed("uplink.timeout", "no answer to the connection request")
     return ConnectFailed("uplink.down", str(error))
-
-
-def _limits(properties: Properties | None, options: ConnectOptions) -> Limits:
-    receive_maximum: int = getattr(properties, "ReceiveMaximum", _DEFAULT_RECEIVE_MAXIMUM)
-    packet_bytes: int | None = getattr(properties, "MaximumPacketSize", None)
-    keepalive_s: float = getattr(properties, "ServerKeepAlive", options.keepalive_s)
-    return Limits(receive_maximum, packet_bytes, min(keepalive_s, options.keepalive_s) or options.keepalive_s)

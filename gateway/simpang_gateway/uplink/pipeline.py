@@ -301,11 +301,29 @@ class Pipeline:
         times = (state.retry_at_s for state in self._streams.values() if state.flight is None)
         return min((at for at in times if at is not None and at > now_s), default=None)
 
-    def reset(self, now_s: float) -> list[tuple[Stream, int]]:
+    def pass_over(self, message: Outgoing) -> None:
+        """A single record counts as done although the broker never takes it; on the way still, or not."""
+        if self.acked(message.token):
+            return
+        row_id = message.entries[0].id
+        self._done.add(row_id)
+        state = self._streams.get(message.stream)
+        if state is not None and state.failures:
+            if state.held and state.held[0].id == row_id:
+                state.held.popleft()
+            state.failures = state.suspicions = 0
+            state.retry_at_s = None
+            self._held += len(state.held)
+            if state.missing_from is not None:
+                self._head = min(self._head, state.missing_from - 1)
+                state.missing_from = None
+        self._advance()
+
+    def reset(self, now_s: float) -> list[tuple[Outgoing, int]]:
         """The connection is lost: nothing is on the way any more, and reading starts again behind the cursor.
 
-        Returns the streams whose message is held responsible, with their refusals in a row: they wait as if
-        it had been refused.
+        Returns the messages that are held responsible, with the refusals in a row of their streams; these
+        wait as after a refusal.
         """
         accused = []
         for state in self._flights.values():
@@ -313,7 +331,7 @@ class Pipeline:
                 state.suspicions += 1
             if state.flight is not None and (state.failures or state.suspicions > 1):
                 self._postpone(state, now_s)
-                accused.append((state.flight.stream, state.failures))
+                accused.append((state.flight, state.failures))
         self._flights.clear()
         self._held = 0
         for state in self._streams.values():

@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import aiomqtt
 
 from ..clock import Clock
+from ..store.errors import StoreError
 from ..store.model import Cursor
 from .feeder import Feeder
 from .login import CertificateWatch, make_options
-from .mqtt import TAKEN_OVER, ConnectFailed, Connection, Connector, Loss
+from .mqtt import ConnectFailed, Connection, Connector, Loss
 from .outbox import Outbox, State
 from .pacing import Backoff, ByteWindow, Limiter, full_jitter
-from .pipeline import Pipeline
+from .packets import RETAIN_REFUSED, TAKEN_OVER, TOO_LARGE, Limits
+from .pipeline import Outgoing, Pipeline
 from .profile import OFFLINE, ONLINE, Profile
 from .retained import Retained
 from .seams import Alarm, Counters, Emit, UplinkConfig, UplinkStore
 from .session import Hooks, Session, TimedOut
+from .sizes import MessageSize, Poison
 from .subscriptions import Callback, Subscriptions
-from .troubles import Troubles
+from .troubles import REFUSALS, Troubles, refusal
 
 _BACKOFF_BASE_S = 1.0
 _BACKOFF_FLOOR_S = 0.5  # never more than two connects a second, unless the limit on them is opened
@@ -32,6 +35,7 @@ _REFUSED_FLOOR_S = 1.0
 _LASTING_S = 60.0  # a connection this long was a success even with nothing to deliver
 _NOTE_EVERY_S = 0.25  # how often the store hears of the cursor; it writes it once a second
 _FAREWELL_S = 1.0
+_ENDS = "the connection ends when it is sent"
 _LOOK_EVERY_S = 3600.0  # at the certificate, while a connection lasts
 
 T = TypeVar("T")
@@ -54,7 +58,8 @@ class Uplink:
 
     Create it in a running event loop; `run` is its task. `alarm_codes` are all codes that may have stood as
     alarms at the broker before a restart: those that do not hold are cleared there. `rng` draws the back-off;
-    `connector` opens connections in place of the real one.
+    `connector` opens connections in place of the real one. `alone` says that no other uplink reads the store:
+    then a record that this broker never takes is set aside there, else only this uplink passes it over.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class Uplink:
         alarm_codes: Iterable[str] = (),
         rng: random.Random | None = None,
         connector: Connector | None = None,
+        alone: bool = True,
     ) -> None:
         self._config = config
         self._store = store
@@ -80,6 +86,12 @@ class Uplink:
         self._rng = rng or random.Random()
         self._counters = Counters()
         self._window = ByteWindow(config.publish_timeout_s)
+        self._sizes = MessageSize(config.message_max_bytes)
+        self._poison = Poison()
+        self._alone = alone
+        self._asides: set[asyncio.Task[None]] = set()
+        self._limits: Limits | None = None
+        self._retains = True
         self._retained = Retained()
         self._retained.set(profile.status_topic, ONLINE)
         self._retained.set(profile.meta_topic, profile.meta())
@@ -88,7 +100,7 @@ class Uplink:
         self._outbox = Outbox()
         self._subscriptions = Subscriptions()
         self._connector = connector or Connector(
-            lambda: aiomqtt.Will(profile.status_topic, OFFLINE, 1, True), self._subscriptions.came
+            lambda: aiomqtt.Will(profile.status_topic, OFFLINE, 1, self._retains), self._subscriptions.came
         )
         self._limiter = Limiter(config.connects_per_minute, _ONE_MINUTE_S)
         floor_s = min(_BACKOFF_FLOOR_S, _ONE_MINUTE_S / config.connects_per_minute)
@@ -145,6 +157,7 @@ class Uplink:
                     await self._pause(self._backoff.failed())
                     await self._keep_to_limit()
         finally:
+            await asyncio.gather(*self._asides)
             self._enter("stopped")
             self._note_cursor()
             self._stop.clear()
@@ -248,6 +261,9 @@ class Uplink:
             "since": self._since(),
             "connects": self._connects,
             "attempts_last_minute": self._limiter.recent(self._clock.monotonic_ms() / 1000),
+            "limits": None if self._limits is None else asdict(self._limits),
+            "message_bytes": self._sizes.limit(self._clock.monotonic_ms() / 1000),
+            "states_dropped": self._outbox.dropped,
             "cert_days_left": self._certificate.days_left,
         }
 
@@ -264,9 +280,13 @@ class Uplink:
             connection = await self._unless_stopped(self._connector.open(options))
         except ConnectFailed as error:
             self._troubles.failed(error.code, error.error, error.arguments)
+            if error.reason_code == RETAIN_REFUSED:
+                self._retains = False
             return False
         if connection is None:
             return False
+        self._limits = connection.limits
+        self._retains = connection.limits.retain
         started_ms = self._clock.monotonic_ms()
         delivered = self._counters.delivered
         loss: Loss | None = None
@@ -280,7 +300,7 @@ class Uplink:
         finally:
             looking.cancel()
             connection.discard()
-            self._end_session(pipeline)
+            self._end_session(pipeline, loss)
         if loss is not None and loss.reason_code == TAKEN_OVER:
             return False  # another client with our id: quick reconnects would throw each other out for ever
         lasted_s = (self._clock.monotonic_ms() - started_ms) / 1000
@@ -297,8 +317,13 @@ class Uplink:
             self._profile,
             self._counters,
             self._clock,
-            Hooks(self._proven, self._delivered, self._refused, self._subscribed, self._stepped),
+            Hooks(
+                self._proven, self._delivered, self._refused, self._poisoned, self._subscribed, self._stepped
+            ),
+            self._sizes,
+            self._poison,
             timeout_s=self._config.publish_timeout_s,
+            expiry_s=self._config.expiry_s,
         )
         feeder = self._feeder = Feeder(
             self._config.name, self._store, pipeline, self._profile, self._counters, self._emit, session.wake
@@ -328,21 +353,32 @@ class Uplink:
             pass  # unacknowledged rows are sent again after the start, under the same identity
         await connection.close(_FAREWELL_S)
 
-    def _end_session(self, pipeline: Pipeline) -> None:
+    def _end_session(self, pipeline: Pipeline, loss: Loss | None) -> None:
         session, self._session, self._feeder = self._session, None, None
-        lost = pipeline.reset(self._clock.monotonic_ms() / 1000)
-        accused = [(self._profile.topic(*stream), failures == 1) for stream, failures in lost]
+        now_s = self._clock.monotonic_ms() / 1000
+        code = None if loss is None else loss.reason_code
+        if session is not None and loss is not None and (size := session.largest_sent):
+            (self._sizes.refused if code == TOO_LARGE else self._sizes.ended)(size, now_s)
+        for message, failures in pipeline.reset(now_s):
+            self._accuse(message, failures == 1, code)
         if session is not None and session.outstanding:
             self._window.lost()
             if session.suspect is not None and self._retained.lost_alone(session.suspect):
-                accused.append((session.suspect, True))
+                self._counters.refused += 1
+                self._refused(session.suspect, _ENDS, True)
             if session.asking and self._subscriptions.lost_when_asked():
                 reason = "the connection ends when it is asked for"
                 self._subscribed([(topic, reason) for topic in self._subscriptions.refused])
         self._outbox.lost()
-        for topic, first in accused:
-            self._counters.refused += 1
-            self._refused(topic, "the connection ends when it is sent", first)
+
+    def _accuse(self, message: Outgoing, first: bool, code: int | None) -> None:
+        """The connection ended twice while this message alone was on the way."""
+        self._counters.refused += 1
+        large = code == TOO_LARGE or message.size > self._sizes.largest
+        if large and len(message.entries) == 1 and self._poison.tried(message.entries[0].id):
+            self._poisoned(message, _ENDS)
+        else:
+            self._refused(self._profile.topic(*message.stream), _ENDS, first, TOO_LARGE if large else None)
 
     # --- what a session tells
 
@@ -350,22 +386,52 @@ class Uplink:
         self._connects += 1
         self._enter("up")
         self._troubles.works()
+        if self._limits is not None and not self._limits.retain:
+            self._troubles.stands("uplink.no_retain", host=self._config.host)
+        else:
+            self._troubles.clear("uplink.no_retain")
         self._clear_refusal()
 
     def _clear_refusal(self) -> None:
         refusals = self._pipeline is not None and self._pipeline.refused_streams > 0
         if not refusals and not self._retained.any_refused:
-            self._troubles.clear("uplink.refused_message")
+            for code in REFUSALS:
+                self._troubles.clear(code)
 
     def _delivered(self) -> None:
         if self._feeder is not None:
             self._feeder.more_room()
         self._clear_refusal()
+        self._note_soon()
+
+    def _note_soon(self) -> None:
         if self._note_timer is None:
             self._note_timer = asyncio.get_running_loop().call_later(_NOTE_EVERY_S, self._note_cursor)
 
-    def _refused(self, topic: str, reason: str, first: bool) -> None:
-        self._troubles.refused("uplink.refused_message", topic, reason, tell=first)
+    def _refused(self, topic: str, reason: str, first: bool, code: int | None = None) -> None:
+        self._troubles.refused(refusal(code), topic, reason, tell=first)
+
+    def _poisoned(self, message: Outgoing, reason: str) -> None:
+        assert self._pipeline is not None
+        task = asyncio.create_task(self._set_aside(self._pipeline, message, reason))
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
+
+    async def _set_aside(self, pipeline: Pipeline, message: Outgoing, reason: str) -> None:
+        row_id = message.entries[0].id
+        if self._alone:
+            try:
+                await self._store.set_aside(row_id, reason)
+            except StoreError:
+                pipeline.failed(message.token, self._clock.monotonic_ms() / 1000)
+                return  # it is tried again, and given up again
+        self._counters.aside += 1
+        node = message.stream[0]
+        self._emit("uplink.aside", uplink=self._config.name, row=row_id, node=node, reason=reason)
+        pipeline.pass_over(message)
+        self._clear_refusal()
+        self._note_soon()
+        self._kick()
 
     def _subscribed(self, refused: Sequence[tuple[str, str]]) -> None:
         for topic, reason in refused[:1]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,20 +16,19 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from ..clock import Clock
-from .mqtt import SUCCESS_BELOW, Connection, Loss, expiring
+from .mqtt import Connection, Loss
 from .outbox import Outbox, State
 from .pacing import ByteWindow
+from .packets import JSON, SUCCESS_BELOW, TEXT, TOO_LARGE, described
 from .pipeline import Outgoing, Pipeline
 from .profile import ONLINE, Profile
 from .retained import Retained
 from .seams import Counters
+from .sizes import MessageSize, Poison
 from .subscriptions import Subscriptions
 
-MESSAGE_BYTES = 128 * 1024
-"""Most bytes of a message with several records: brokers limit packets, some at this size."""
-
 _BIRTHS = 2  # status and meta are known to the broker before the first record
-_PACKET_HEAD = 16  # bytes of a PUBLISH besides topic and payload, at most
+_PACKET_HEAD = 48  # bytes of a PUBLISH besides topic and payload, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,10 @@ class Hooks:
     """The broker acknowledged the first message: only now is the connection known to work."""
     delivered: Callable[[], None]
     """Records were delivered."""
-    refused: Callable[[str, str, bool], None]
-    """Topic, reason, and whether this is the first refusal in a row."""
+    refused: Callable[[str, str, bool, int | None], None]
+    """Topic, reason, whether this is the first refusal in a row, and the reason code, if it was one."""
+    poison: Callable[[Outgoing, str], None]
+    """A record that the broker will never take, still on the way for the pipeline, and why."""
     subscribed: Callable[[Sequence[tuple[str, str]]], None]
     """The broker has answered the subscriptions: those that it refused, with the reasons."""
     stepped: Callable[[float], None]
@@ -66,8 +68,11 @@ class Session:
         counters: Counters,
         clock: Clock,
         hooks: Hooks,
+        sizes: MessageSize,
+        poison: Poison,
         *,
         timeout_s: float,
+        expiry_s: int,
     ) -> None:
         self._connection = connection
         self._pipeline = pipeline
@@ -79,6 +84,9 @@ class Session:
         self._counters = counters
         self._clock = clock
         self._hooks = hooks
+        self._sizes = sizes
+        self._poison = poison
+        self._record_properties = described(expiry_s)
         self._timeout_ms = int(timeout_s * 1000)
         # So that a dead link is found within half the keep alive and one timeout.
         self._heartbeat_ms = int(connection.limits.keepalive_s * 500)
@@ -119,6 +127,11 @@ class Session:
         if self._control is None or not self._proven or self._sent or self._asked_ms is not None:
             return None
         return self._control[1]
+
+    @property
+    def largest_sent(self) -> int:
+        """Bytes of the largest message with records that is on the way."""
+        return max((message.size for _, message in self._sent.values()), default=0)
 
     def wake(self) -> None:
         """There may be something to do: rows, an alarm, or the stop."""
@@ -168,7 +181,7 @@ class Session:
         if slots > 0:
             slots -= self._send_state(now_ms)
         for message in self._pipeline.next_messages(
-            now_ms / 1000, window=self._window.limit, message=self._message_bytes(), slots=slots
+            now_ms / 1000, window=self._window.limit, message=self._message_bytes(now_ms / 1000), slots=slots
         ):
             self._send_records(now_ms, message)
 
@@ -178,11 +191,14 @@ class Session:
             topic, payload = control
             if self._too_large(topic, payload):
                 self._births += 1
-                self._control_refused(topic, self._too_large_reason(payload))
+                self._control_refused(topic, self._too_large_reason(payload), TOO_LARGE)
                 continue
             self._control = (now_ms, topic)
-            acked = self._connection.send(topic, payload, retain=True)
-            acked.add_done_callback(partial(self._control_done, topic))
+            described_as = described(0, TEXT if topic == self._profile.status_topic else JSON)
+            acked = self._connection.send(
+                topic, payload, retain=self._connection.limits.retain, properties=described_as
+            )
+            acked.add_done_callback(partial(self._control_done, topic, len(payload)))
             return 1
         return 0
 
@@ -192,11 +208,12 @@ class Session:
             if self._too_large(state.topic, state.payload):
                 self._outbox.answered()
                 self._counters.refused += 1
-                self._hooks.refused(state.topic, self._too_large_reason(state.payload), True)
+                self._hooks.refused(state.topic, self._too_large_reason(state.payload), True, TOO_LARGE)
                 continue
             self._state = (now_ms, state)
+            retain = state.retain and self._connection.limits.retain
             acked = self._connection.send(
-                state.topic, state.payload, retain=state.retain, properties=expiring(state.expiry_s)
+                state.topic, state.payload, retain=retain, properties=described(state.expiry_s)
             )
             acked.add_done_callback(partial(self._state_done, state))
             return 1
@@ -229,18 +246,19 @@ class Session:
     def _too_large_reason(self, payload: bytes) -> str:
         return f"{len(payload)} bytes are more than the broker takes"
 
-    def _message_bytes(self) -> int:
-        return MESSAGE_BYTES if self._payload_limit is None else min(MESSAGE_BYTES, self._payload_limit)
+    def _message_bytes(self, now_s: float) -> int:
+        limit = self._sizes.limit(now_s)
+        return limit if self._payload_limit is None else min(limit, self._payload_limit)
 
     def _send_records(self, now_ms: int, message: Outgoing) -> None:
         topic = self._profile.topic(*message.stream)
         payload = self._profile.message(entry.data for entry in message.entries)
         if self._too_large(topic, payload):
-            self._refuse(message, topic, self._too_large_reason(payload))
+            self._refuse(message, topic, self._too_large_reason(payload), TOO_LARGE)
             return
         self._sent[message.token] = (now_ms, message)
         self._bytes += message.size
-        acked = self._connection.send(topic, payload)
+        acked = self._connection.send(topic, payload, properties=self._record_properties)
         acked.add_done_callback(partial(self._records_done, message.token, topic))
 
     def _records_done(self, token: int, topic: str, acked: asyncio.Future[int]) -> None:
@@ -250,21 +268,29 @@ class Session:
         sent_ms, message = self._sent.pop(token)
         now_ms = self._hear()
         if acked.result() >= SUCCESS_BELOW:
-            self._refuse(message, topic, _reason(acked.result()))
+            self._refuse(message, topic, _reason(acked.result()), acked.result())
         else:
             self._window.acked((now_ms - sent_ms) / 1000, self._bytes)
             self._counters.delivered += self._pipeline.acked(token)
             self._counters.messages += 1
+            self._sizes.taken(message.size)
             self._counters.delivered_ms = now_ms
             self._hooks.delivered()
         self._bytes -= message.size
 
-    def _refuse(self, message: Outgoing, topic: str, reason: str) -> None:
+    def _refuse(self, message: Outgoing, topic: str, reason: str, code: int) -> None:
         self._counters.refused += 1
-        failures = self._pipeline.failed(message.token, self._clock.monotonic_ms() / 1000)
-        self._hooks.refused(topic, reason, failures == 1)
+        now_s = self._clock.monotonic_ms() / 1000
+        if code == TOO_LARGE and len(message.entries) > 1:
+            self._sizes.refused(message.size, now_s)
+            self._pipeline.failed(message.token, now_s)
+        elif code == TOO_LARGE and self._poison.tried(message.entries[0].id):
+            self._hooks.poison(message, reason)
+        else:
+            failures = self._pipeline.failed(message.token, now_s)
+            self._hooks.refused(topic, reason, failures == 1, code)
 
-    def _control_done(self, topic: str, acked: asyncio.Future[int]) -> None:
+    def _control_done(self, topic: str, size: int, acked: asyncio.Future[int]) -> None:
         self._wake.set()
         if acked.cancelled() or acked.exception() is not None:
             return
@@ -273,7 +299,9 @@ class Session:
         self._births += 1
         self._retained.acked(topic)
         if acked.result() >= SUCCESS_BELOW:
-            self._control_refused(topic, _reason(acked.result()))
+            self._control_refused(topic, _reason(acked.result()), acked.result())
+        else:
+            self._sizes.taken(size)
 
     def _state_done(self, state: State, acked: asyncio.Future[int]) -> None:
         self._wake.set()
@@ -284,11 +312,11 @@ class Session:
         self._outbox.answered()
         if acked.result() >= SUCCESS_BELOW:
             self._counters.refused += 1
-            self._hooks.refused(state.topic, _reason(acked.result()), True)
+            self._hooks.refused(state.topic, _reason(acked.result()), True, acked.result())
 
-    def _control_refused(self, topic: str, reason: str) -> None:
+    def _control_refused(self, topic: str, reason: str, code: int) -> None:
         self._counters.refused += 1
-        self._hooks.refused(topic, reason, self._retained.refused(topic))
+        self._hooks.refused(topic, reason, self._retained.refused(topic), code)
 
     def _hear(self) -> int:
         self._heard_ms = self._clock.monotonic_ms()
@@ -314,7 +342,7 @@ class Session:
 
 
 def _reason(code: int) -> str:
-    try:
-        return f"{ReasonCode(PacketTypes.PUBACK, identifier=code)} (0x{code:02x})"
-    except KeyError:
-        return f"0x{code:02x}"
+    for kind in (PacketTypes.PUBACK, PacketTypes.DISCONNECT):
+        with suppress(KeyError, ValueError):
+            return f"{ReasonCode(kind, identifier=code)} (0x{code:02x})"
+    return f"0x{code:02x}"

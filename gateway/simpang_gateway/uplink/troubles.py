@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .packets import QUOTA, TOO_LARGE
 from .seams import Alarm, Emit
 
 CONNECTION = (
@@ -11,6 +12,7 @@ CONNECTION = (
     "uplink.dns",
     "uplink.refused_login",
     "uplink.version",
+    "uplink.qos",
     "uplink.timeout",
     "uplink.tls",
     "uplink.tls_ca",
@@ -24,10 +26,21 @@ CONNECTION = (
 )
 """Why there is no connection: at most one of them stands at a time."""
 
+REFUSALS = ("uplink.refused_message", "uplink.quota", "uplink.too_large")
+"""Why a broker does not take a message."""
+
+
+def refusal(reason_code: int | None) -> str:
+    """Return the code of `REFUSALS` for a reason code of the broker."""
+    known = {QUOTA: "uplink.quota", TOO_LARGE: "uplink.too_large"}
+    return known.get(reason_code or 0, "uplink.refused_message")
+
+
 # How the words of a failure are called in its text; most texts say `error`.
 _WORDS = {
     "uplink.refused_login": "reason",
     "uplink.version": "reason",
+    "uplink.qos": "reason",
     "uplink.tls_file": None,
     "uplink.tls_mismatch": None,
     "uplink.timeout": None,

@@ -169,6 +169,7 @@ class Bench:
         )
         self.rng = random.Random(1)
         self.clock: Clock = SystemClock()
+        self.alone = True
         self.alarm_codes: tuple[str, ...] = ()
         self._uplink: Uplink | None = None
         self._task: asyncio.Task[None] | None = None
@@ -188,6 +189,7 @@ class Bench:
             alarm=self.told.alarm,
             alarm_codes=self.alarm_codes,
             rng=self.rng,
+            alone=self.alone,
         )
         self._task = asyncio.create_task(self._uplink.run())
 
@@ -227,6 +229,7 @@ class Seen:
     topic: str
     payload: bytes
     retained: bool
+    properties: dict[str, Any] = field(default_factory=dict)
 
     def records(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.payload)["records"]
@@ -280,7 +283,8 @@ class Subscriber:
                     self.changes.happened()
                     async for message in client.messages:
                         payload = message.payload if isinstance(message.payload, bytes) else b""
-                        self.seen.append(Seen(str(message.topic), payload, message.retain))
+                        about = {} if message.properties is None else message.properties.json()
+                        self.seen.append(Seen(str(message.topic), payload, message.retain, about))
                         self.changes.happened()
             await self._again.wait()
             self._again.clear()

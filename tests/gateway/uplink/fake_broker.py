@@ -38,6 +38,7 @@ class Published:
     payload: bytes
     packet_id: bytes
     connection: int
+    retain: bool = False
 
 
 Answer = Callable[["FakeBroker", Published, asyncio.StreamWriter], Awaitable[None]]
@@ -63,6 +64,7 @@ class FakeBroker:
     subscribed: bytes | None = bytes((0, 1))
     connected_at: list[float] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
+    wills_retained: list[bool] = field(default_factory=list)
     open: int = 0
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -121,6 +123,8 @@ class FakeBroker:
                     break
             body = await reader.readexactly(size)
             kind = head >> 4
+            if kind == CONNECT:
+                self.wills_retained.append(bool(body[7] & 0x20))  # name, version, then the flags
             if kind == CONNECT and self.connack is not None:
                 writer.write(self.connack)
                 await writer.drain()
@@ -135,7 +139,8 @@ class FakeBroker:
             elif kind == PUBLISH:
                 end = 2 + int.from_bytes(body[:2], "big")
                 topic, packet_id = body[2:end].decode(), body[end : end + 2]
-                message = Published(topic, body[end + 3 + body[end + 2] :], packet_id, connection)
+                payload, retain = body[end + 3 + body[end + 2] :], bool(head & 1)
+                message = Published(topic, payload, packet_id, connection, retain)
                 self.published.append(message)
                 await self.answer(self, message, writer)
                 self.changes.happened()

@@ -13,8 +13,9 @@ import pytest
 
 from simpang_gateway.config import Uplink as UplinkConfig
 from simpang_gateway.store.model import Row
-from simpang_gateway.uplink.mqtt import TAKEN_OVER, ConnectFailed, Limits
+from simpang_gateway.uplink.mqtt import ConnectFailed
 from simpang_gateway.uplink.pacing import Limiter
+from simpang_gateway.uplink.packets import TAKEN_OVER, Limits
 from simpang_gateway.uplink.profile import Profile
 from simpang_gateway.uplink.service import Uplink
 from tests.gateway.uplink.bench import Changes, MemoryStore, Told, row

@@ -178,9 +178,9 @@ async def test_success_codes_above_zero_are_successes_and_quota_is_a_refusal() -
 
     async with fake(bench, answer=answer) as broker:
         await run_against(broker, bench)
-        refused = await bench.until_event("uplink.refused_message")
+        refused = await bench.until_event("uplink.quota")
         assert "0x97" in str(refused["reason"])
-        assert "uplink.refused_message" in bench.told.alarms
+        assert "uplink.quota" in bench.told.alarms
         await bench.until_cursor(2)
         await bench.until(lambda: not bench.told.alarms)
         assert len(broker.connected_at) == 1

@@ -237,28 +237,74 @@ async def test_packets_stay_within_the_brokers_limit(make_broker: MakeBroker) ->
         assert 2000 < max(data) <= 4000
 
 
-async def test_record_above_the_packet_limit_is_refused_unsent(make_broker: MakeBroker) -> None:
+async def test_record_above_the_packet_limit_is_set_aside_unsent(make_broker: MakeBroker) -> None:
     broker = make_broker(extra=["max_packet_size 1000"])
-    async with Bench(broker.port, [row(1), row(2, 1, health_body(2))]) as bench:
-        await bench.until(lambda: bench.store.cursor.done == ((2, 2),))
-        refused = [found["topic"] for code, found in bench.told.events if code == "uplink.refused_message"]
-        assert refused == [f"simpang/{SITE}/gateway/meta", f"simpang/{SITE}/1/air"]
+    async with Bench(broker.port, [row(1), row(2, 1, health_body(2)), row(3, 1, health_body(3))]) as bench:
+        await bench.until_cursor(3)
+        assert list(bench.store.aside) == [1]
+        told = [found["topic"] for code, found in bench.told.events if code == "uplink.too_large"]
+        assert told == [f"simpang/{SITE}/gateway/meta", f"simpang/{SITE}/1/air"]
         assert "uplink.down" not in bench.told.codes()
+        assert bench.uplink.status()["aside"] == 1
 
 
-async def test_message_that_ends_the_connection_stands_aside_for_others(make_broker: MakeBroker) -> None:
-    # mosquitto answers with a reason code that MQTT does not allow there, and paho hangs up.
-    broker = make_broker(extra=["message_size_limit 6000"])
+def large_record() -> bytes:
     samples = [tuple(field.nominal for field in TRAFFIC.fields)] * 32
-    large = record.build(TRAFFIC, 1, record.SYNCED, 200_000_000, 60, samples)
-    rows = [row(1, 1, large), *(row(i, 2, health_body(i)) for i in range(2, 30))]
-    bench = Bench(broker.port, rows, pack=1)
-    assert len(bench.profile.meta()) < 5000 < 8000 < len(bench.profile.record(rows[0]))
+    return record.build(TRAFFIC, 1, record.SYNCED, 200_000_000, 60, samples)
+
+
+async def test_record_that_mosquitto_finds_too_large_is_set_aside_and_the_queue_goes_on(
+    make_broker: MakeBroker,
+) -> None:
+    # mosquitto answers with a reason code that MQTT does not allow in PUBACK.
+    broker = make_broker(extra=["message_size_limit 6000"])
+    rows = [row(1, 1, large_record()), *(row(i, 2, health_body(i)) for i in range(2, 40))]
+    bench = Bench(broker.port, rows)
+    assert len(bench.profile.meta()) < 6000 < 8000 < len(bench.profile.record(rows[0]))
     async with Subscriber(broker.port, bench.changes) as subscriber, bench:
-        refused = await bench.until_event("uplink.refused_message")
-        assert refused["topic"] == f"simpang/{SITE}/1/traffic"
-        await bench.until(lambda: len(set(subscriber.rows())) == 28)
-        assert bench.uplink.status()["cursor"] == 0
+        told = await bench.until_event("uplink.too_large")
+        assert told["topic"] == f"simpang/{SITE}/1/traffic"
+        assert "0x95" in str(told["reason"])
+        await bench.until_cursor(39)
+        await bench.until(lambda: len(set(subscriber.rows())) == 38)
+        assert list(bench.store.aside) == [1]
+        await bench.until(lambda: not bench.told.alarms)
+
+
+async def test_messages_shrink_until_the_broker_takes_them(make_broker: MakeBroker) -> None:
+    broker = make_broker(extra=["message_size_limit 6000"])
+    rows = [row(i, 2, health_body(i)) for i in range(1, 400)]
+    bench = Bench(broker.port, rows)
+    async with Subscriber(broker.port, bench.changes) as subscriber, bench:
+        await bench.until_cursor(399)
+        await bench.until(lambda: len(set(subscriber.rows())) == 399)
+        assert 1024 <= int(str(bench.uplink.status()["message_bytes"])) <= 6000
+        assert bench.store.aside == {}
+        assert "uplink.too_large" not in bench.told.codes()
+        assert max(len(seen.payload) for seen in subscriber.data()) > 2000
+
+
+async def test_second_uplink_only_passes_over_what_its_broker_never_takes(make_broker: MakeBroker) -> None:
+    broker = make_broker(extra=["message_size_limit 6000"])
+    bench = Bench(broker.port, [row(1, 1, large_record()), row(2, 1, large_record()), row(3, 2)])
+    bench.alone = False
+    async with bench:
+        await bench.until_cursor(3)
+        assert bench.store.aside == {}
+        told = [arguments["row"] for code, arguments in bench.told.events if code == "uplink.aside"]
+        assert told == [1, 2]
+
+
+async def test_records_are_described_for_those_who_read_them(broker: Broker) -> None:
+    bench = Bench(broker.port, [row(1)], expiry_s=7200)
+    async with Subscriber(broker.port, bench.changes) as subscriber, bench:
+        await bench.until(lambda: subscriber.rows() and subscriber.of("/gateway/meta"))
+        about = {seen.topic.rpartition("/")[2]: seen.properties for seen in subscriber.seen}
+        assert about["air"]["ContentType"] == about["meta"]["ContentType"] == "application/json"
+        assert about["air"]["PayloadFormatIndicator"] == 1
+        assert 7190 <= about["air"]["MessageExpiryInterval"] <= 7200
+        assert about["status"]["ContentType"] == "text/plain"
+        assert "MessageExpiryInterval" not in about["status"]
 
 
 async def test_undecodable_rows_are_set_aside_and_others_go_on(broker: Broker) -> None:

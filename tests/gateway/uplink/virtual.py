@@ -1,40 +1,15 @@
-"""An uplink in virtual time: a loop that jumps from timer to timer, and a broker made of answers."""
+"""An uplink in virtual time: a clock of the jumping loop, and a broker made of answers."""
 
 from __future__ import annotations
 
 import asyncio
-import selectors
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from simpang.rig.jumpingloop import JumpingLoop
 from simpang_gateway.clock import VirtualClock
-from simpang_gateway.uplink.mqtt import Connection, ConnectionLost, ConnectOptions, Connector, Limits, Loss
-
-
-class _Jumps(selectors.SelectSelector):
-    """Nothing ever comes from outside, so waiting is moving the clock."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now_s = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise AssertionError("everybody waits, and nothing will ever happen")
-        if timeout > 0:
-            self.now_s += timeout
-        return super().select(0)
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes at once."""
-
-    def __init__(self) -> None:
-        self._jumps = _Jumps()
-        super().__init__(self._jumps)
-
-    def time(self) -> float:
-        return self._jumps.now_s
+from simpang_gateway.uplink.mqtt import Connection, ConnectionLost, ConnectOptions, Connector, Loss
+from simpang_gateway.uplink.packets import Limits
 
 
 class LoopClock(VirtualClock):
@@ -43,7 +18,6 @@ class LoopClock(VirtualClock):
     def __init__(self, loop: JumpingLoop, **options: Any) -> None:
         super().__init__(**options)
         self._loop = loop
-        self._wall_ms_at_start = super().wall_ms()
 
     def monotonic_ms(self) -> int:
         return int(self._loop.time() * 1000)

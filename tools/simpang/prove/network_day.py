@@ -17,14 +17,8 @@ from simpang.rig.jumpingloop import JumpingLoop
 from simpang_gateway.config import Uplink as UplinkConfig
 from simpang_gateway.store.model import Cursor, Row
 from simpang_gateway.uplink import service
-from simpang_gateway.uplink.mqtt import (
-    TAKEN_OVER,
-    ConnectFailed,
-    ConnectionLost,
-    ConnectOptions,
-    Limits,
-    Loss,
-)
+from simpang_gateway.uplink.mqtt import ConnectFailed, ConnectionLost, ConnectOptions, Loss
+from simpang_gateway.uplink.packets import TAKEN_OVER, Limits
 from simpang_gateway.uplink.profile import Profile
 from simpang_protocol import record, schema
 

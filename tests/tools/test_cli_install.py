@@ -103,6 +103,38 @@ def test_dry_run_says_what_is_then_done(image: Path, capsys: pytest.CaptureFixtu
 
 
 @NEEDS_ROOT
+def test_restored_gateway_is_given_to_the_service(
+    image: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # As `simpang gateway restore --to /etc/simpang --state /var/lib/simpang` leaves it, run by root.
+    state, folder = image / "var/lib/simpang", image / "etc/simpang"
+    keystore.create(state, "semarang-1")
+    number, key = keystore.KeyStore(state, "semarang-1").add_node("Depok")
+    keystore.write_key_file(keystore.default_key_path(state, number), key)
+    (folder / "secrets").mkdir(parents=True, mode=0o700)
+    folder.chmod(0o700)
+    (folder / "secrets" / "city.password").write_text("hunter2\n")
+    (folder / "gateway.toml").write_text(
+        '[gateway]\nsite = "semarang-1"\nname = "gw"\nstate = "/var/lib/simpang"\n'
+    )
+    for path in (folder / "gateway.toml", folder / "secrets" / "city.password"):
+        path.chmod(0o600)
+    root_key = (state / "root.key").read_bytes()
+    report = _install(image, capsys)
+    assert any(action.startswith("give what is in /var/lib/simpang to simpang") for action in _due(report))
+    ids = steps.known_user(image, "simpang")
+    assert ids is not None
+    for path in [state, *state.rglob("*"), folder / "secrets", folder / "secrets" / "city.password"]:
+        assert (path.stat().st_uid, path.stat().st_gid) == ids, path
+    assert stat.S_IMODE((folder / "secrets" / "city.password").stat().st_mode) == 0o600
+    for path, mode in ((folder, 0o750), (folder / "gateway.toml", 0o640)):
+        status = path.stat()
+        assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (0, ids[1], mode)
+    assert (state / "root.key").read_bytes() == root_key
+    assert _due(_install(image, capsys)) == []
+
+
+@NEEDS_ROOT
 def test_second_run_changes_nothing_and_an_update_only_what_is_old(
     image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,7 +199,7 @@ def test_failure_in_the_middle_names_the_step_and_the_next_run_goes_on(
 
     monkeypatch.setattr(File, "act", act)
     report = _install(image, capsys, "--site", "semarang-1", expected=2)
-    assert "install.failed: step 7 of " in report["error"]
+    assert "install.failed: step 8 of " in report["error"]
     assert "write /etc/udev/rules.d/61-simpang.rules" in report["error"]
     assert "No space left on device" in report["error"]
     assert not list(image.rglob("*.tmp"))

@@ -95,6 +95,7 @@ class Database:
         self._windows_written: Counter[int] = Counter()
         self._cursors: dict[str, Cursor] = {}
         self._replays: dict[int, replay.Replay] = {}
+        self._restored = ""
         self._notes: dict[int, Note] = {}
         self._uptime_ms: dict[int, int] = {}
         self._boot_offset_ms: int | None = None
@@ -231,6 +232,9 @@ class Database:
                     (self._rescue.next_boot(connection), *new_boot),
                 )
             damaged_windows = states.drop_damaged_windows(connection)
+            if self._restored:
+                # A file that takes the place of another while the gateway runs has a name of its own already.
+                connection.execute("insert or ignore into meta values ('restored', ?)", (self._restored,))
             self._keep_house(connection)
             self._follow_disk(connection)
         self._look_at_log(True)
@@ -460,6 +464,7 @@ class Database:
             StoreError: nothing has changed.
         """
         name = str(uuid.uuid4())
+        self._restored = restored
         with self._writing() as connection:
             known = connection.execute("select value from meta where key = 'restored'").fetchone()
             if known is not None and known[0] == restored.encode():
@@ -473,6 +478,7 @@ class Database:
                 births.items(),
             )
         self.uuid = name
+        self.note()
         return True
 
     @property

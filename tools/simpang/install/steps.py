@@ -11,6 +11,7 @@ from simpang_gateway.errors import SimpangError
 
 from . import templates
 from .actions import MARK, Action, Call, Command, File, Folder, Removal, inside, known_user
+from .handover import Handover
 
 USER = "simpang"
 UNIT = "simpang-gateway.service"
@@ -57,6 +58,7 @@ def install_plan(wanted: Wanted) -> list[Action]:
     steps += [
         Folder(state, 0o700, USER, USER),
         Call(f"make {keystore.ROOT_KEY} and {keystore.REGISTRY} in {state}", has_keys, make_keys),
+        Handover(state, CONFIG_FILE, USER),
         File(RULES_FILE, templates.udev_rules()),
     ]
     if shutil.which("udevadm"):

@@ -185,10 +185,21 @@ class Downlink:
 
     def _tidy(self) -> Now:
         now = self._now()
-        for ticket in self._desk.tidy(now) if self._begun else self._desk.begin(now):
+        if not self._begun:
+            self._begun = True
+            self._tell_again(now)
+            ended = self._desk.begin(now)
+        else:
+            ended = self._desk.tidy(now)
+        for ticket in ended:
             self._changed(ticket)
-        self._begun = True
         return now
+
+    def _tell_again(self, now: Now) -> None:
+        """What the process before this one told last may not have reached the broker."""
+        for ticket in self._desk.book.tickets.values():
+            if now.unix_s is None or (ticket.expires or 0) + STATE_KEPT_S > now.unix_s:
+                self._publish(ticket)
 
     async def _settle(self, fresh: list[Ticket]) -> None:
         """Make durable what was accepted, tell it, and begin with what is next."""

@@ -185,6 +185,10 @@ async def test_identify_reaches_the_node_and_done_comes_back(
     await bench.stop()
     book, why = memory.read(bench.state / memory.NAME)
     assert (why, book.tickets["c-1"].state) == (None, "done")
+    # A broker that missed the last state hears it from the next process.
+    city.told.clear()
+    bench.start()
+    await city.until("c-1", "done")
 
 
 async def test_strangers_are_not_answered_and_refusals_are(bench: Bench, broker: Broker, city: City) -> None:
@@ -430,7 +434,9 @@ async def test_expired_command_is_not_delivered(bench: Bench, broker: Broker, ci
     await city.give("c-1", "node.health")
     await city.until("c-1", "queued")
     clock.advance(61_000)
-    await city.client.publish(TOPIC, b"{}", qos=1)
+    assert bench.gateway is not None
+    # Its timer runs by the true clock; the connection may have to be made anew after such a jump.
+    bench.gateway._downlink.clock_known()
     assert (await city.until("c-1", "expired"))["code"] == "command.expired"
     for _ in range(3):
         bench.line.create()

@@ -41,7 +41,7 @@ class StoreOptions:
     """How a store is opened.
 
     Attributes:
-        max_mb: quota of the database file, MiB, at least 1. The write-ahead log beside it adds about 2 MiB.
+        max_mb: quota of the database file, MiB, at least 1. The write-ahead log beside it adds about 4 MiB.
         uplinks: names of the uplinks in use; a record is delivered once all of them have passed it.
         share_percent: what one node may hold of a full store before its own oldest rows go first; 100 turns
             that off.

@@ -23,8 +23,8 @@ from .rows import text
 from .schema import APPLICATION_ID, PAGE_SIZE, VERSION, columns, expected_columns
 from .trim import Quota
 
-CHECKPOINT_PAGES = 500
-"""The log is copied into the file each time it reaches this many pages (2 MiB)."""
+CHECKPOINT_PAGES = 1000
+"""The log is copied into the file each time it reaches this many pages (4 MiB)."""
 
 # The longest value is the list of ids that an uplink has done out of order: 64 KiB.
 _LONGEST = 1 << 20

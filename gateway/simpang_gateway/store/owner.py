@@ -32,7 +32,7 @@ CURSOR_S = 1.0
 """A cursor goes to the card at most once in this time, with a commit that is made anyway if there is one."""
 
 CURSOR_ROWS = 1000
-CURSOR_MOST_S = 5.0
+CURSOR_MOST_S = 10.0
 """While commits go on it waits for so many rows more, or so long: each time costs the card a page."""
 
 RETRY_S = (1.0, 30.0)

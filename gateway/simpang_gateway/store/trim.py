@@ -19,7 +19,7 @@ from .shares import Shares
 LOT = 256
 """Rows deleted at a time."""
 
-AHEAD_PAGES = 24
+AHEAD_PAGES = 40
 """Pages that are freed beyond what a batch needs, where any must be: what a trim writes besides is then for
 many batches."""
 

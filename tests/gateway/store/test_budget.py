@@ -7,6 +7,7 @@ import pytest
 
 from simpang_gateway.store import Batch, Committer, commit_window
 from simpang_gateway.store.budget import FIRST_MS, LONGEST_MS, SHORTEST_MS, STEP_S, Budget
+from simpang_gateway.store.opening import CHECKPOINT_PAGES
 from simpang_gateway.store.walfile import Meter
 from tests.gateway.store.kit import ManualLoop, opened, record, records, run_manual, window
 
@@ -72,7 +73,7 @@ async def test_what_is_written_is_counted_as_the_kernel_counts_it(tmp_path: Path
     size = (tmp_path / "store.db-wal").stat().st_size
     meter = Meter(str(tmp_path / "store.db-wal"))
     assert meter.look() and not meter.look()
-    assert 0 < meter.frames * 4120 < size < 600 * 4120
+    assert 0 < meter.frames * 4120 < size < (CHECKPOINT_PAGES + 100) * 4120
     meter.close()
     await store.close()
 

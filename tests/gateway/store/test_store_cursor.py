@@ -50,7 +50,7 @@ async def test_cursor_is_written_at_close(tmp_path: Path) -> None:
     ("step", "writes"),
     [
         # Written at once, then each time that so much was delivered, but no more than once a second.
-        (CURSOR_ROWS, (6, 7)),
+        (CURSOR_ROWS, (12, 13)),
         # Little was delivered: at once, then after `CURSOR_MOST_S`.
         (1, (2,)),
     ],
@@ -59,18 +59,18 @@ def test_cursor_rides_on_a_commit(tmp_path: Path, step: int, writes: tuple[int, 
     async def test(loop: ManualLoop) -> None:
         store = await opened(tmp_path)
         seen = []
-        for seq in range(1, 61):
+        for seq in range(1, 121):
             await store.commit(Batch(records=(record(seq),)))
             store.advance(Cursor("city", step * seq))
             # Less than the pause after which a timer writes it.
             await loop.turn(CURSOR_S / 10)
-            await store.commit(Batch(records=(record(100 + seq),)))
+            await store.commit(Batch(records=(record(200 + seq),)))
             seen.append((await on_disk(store)).get("city", 0))
         assert len(set(seen)) in writes
         assert seen == sorted(seen)
         # When the commits end a timer writes it.
         await loop.turn(3 * CURSOR_S)
-        assert await on_disk(store) == {"city": step * 60}
+        assert await on_disk(store) == {"city": step * 120}
         await store.close()
 
     run_manual(test)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from simpang_gateway.clock import read_boot_id
+from simpang_gateway.clock import SystemClock
 from simpang_gateway.store import Batch, Cursor, NewRecord, Store, StoreOptions, WindowState
 from simpang_protocol.schema import AIR
 
 from .gateway_load import Load
 
 UPLINK = "city"
+_CLOCK = SystemClock("always")
 _ROWS_A_COMMIT = 2000
 _RUN = 16
 """Records of one node that follow each other, as bursts come in."""
@@ -20,7 +20,7 @@ _RUN = 16
 
 async def fill_backlog(path: Path, load: Load, nodes: Sequence[int], epoch: int, records: int) -> None:
     """Put `records` of each node into a fresh store, none of them delivered."""
-    store = await Store.open(str(path), StoreOptions(uplinks=(UPLINK,)), read_boot_id())
+    store = await Store.open(str(path), StoreOptions(uplinks=(UPLINK,)), _CLOCK.boot_id)
     try:
         batch: list[NewRecord] = []
         for first in range(0, records, _RUN):
@@ -37,7 +37,7 @@ async def fill_backlog(path: Path, load: Load, nodes: Sequence[int], epoch: int,
 async def fill_to_quota(path: Path, load: Load, node: int, max_mb: int) -> int:
     """Fill a fresh store with delivered records until it drops the oldest; return how many it holds."""
     options = StoreOptions(max_mb=max_mb, uplinks=(UPLINK,))
-    store = await Store.open(str(path), options, read_boot_id())
+    store = await Store.open(str(path), options, _CLOCK.boot_id)
     try:
         last = 0
         while True:
@@ -52,5 +52,5 @@ async def fill_to_quota(path: Path, load: Load, node: int, max_mb: int) -> int:
 
 
 def _record(load: Load, place: int, node: int, epoch: int, seq: int) -> NewRecord:
-    wall_ms = time.time_ns() // 1_000_000
-    return NewRecord(node, epoch, seq, AIR.number, wall_ms, wall_ms, True, load.record(place, seq))
+    wall_ms, boot_ms = _CLOCK.wall_ms(), _CLOCK.boot_ms()
+    return NewRecord(node, epoch, seq, AIR.number, wall_ms, boot_ms, True, load.record(place, seq))

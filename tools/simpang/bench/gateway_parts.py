@@ -20,6 +20,7 @@ FRAMES_PER_S = 50
 ROUND_TRIP_MS = 100
 QUOTA_MB = 16
 _BURST = 16
+_LOOK_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Sizes:
     end_to_end: int = 240_000
     ingest: int = 240_000
     latency: int = 3000
-    economy: int = 7500
+    economy: int = 8500
     idle_s: float = 60.0
     backlog: int = 500_000
     probes: int = 500
@@ -189,11 +190,14 @@ async def _at_rate(
         await stage.wait_for_records(before_all)
     await asyncio.sleep(setting.sizes.settle_s)
     before, messages = stage.usage(), stage.arrived()[1]
+    wear = _Wear([])
+    watching = asyncio.create_task(_whole_cycles(stage, wear))
     sending = asyncio.create_task(stage.feeder.ask("rate", records=each, **rate))
     last = await stage.wait_for_records(
         before_all + total, lambda done: setting.say(done - before_all, total)
     )
     sent = await sending
+    watching.cancel()
     # The cursor follows within two seconds.
     await asyncio.sleep(setting.sizes.settle_s)
     after = stage.usage()
@@ -208,11 +212,42 @@ async def _at_rate(
         "retransmissions": sent["retransmissions"],
         **_costs(before, after, total),
         "rss_mb": round(stage.peak_mb(), 1),
+        **wear.figures(),
         "accounts": stage.accounts(found, before_each + each, stage.epochs).to_dict(),
     }
     if times:
         figures["delays"] = _delays(stage, found, file, each)
     return figures
+
+
+@dataclass(slots=True)
+class _Wear:
+    """What was written at each moment when SQLite began its log anew, and the records that had arrived."""
+
+    marks: list[tuple[int, int]]
+
+    def figures(self) -> Figures:
+        """Bytes a sample over whole cycles of the log, where there was one."""
+        if len(self.marks) < 2:
+            return {"log_cycles": 0}
+        (first_bytes, first), (last_bytes, last) = self.marks[0], self.marks[-1]
+        found = round((last_bytes - first_bytes) / (last - first) / SAMPLES, 1)
+        return {"log_cycles": len(self.marks) - 1, "disk_bytes_per_sample": found}
+
+
+async def _whole_cycles(stage: Stage, wear: _Wear) -> None:
+    """Watch the log: it is copied into the file every minute or so, which a run counts once too often or not
+    at all if it does not begin and end at such a moment."""
+    log = stage.gateway.state / "store.db-wal"
+    number = b""
+    while True:
+        with log.open("rb") as file:
+            # https://www.sqlite.org/fileformat2.html#walformat: the number of the log stands at 12.
+            found = file.read(16)[12:]
+        if number and found != number:
+            wear.marks.append((machine.written_bytes(stage.gateway.pid), stage.arrived()[0]))
+        number = found
+        await asyncio.sleep(_LOOK_S)
 
 
 def _delays(stage: Stage, found: Mapping[str, Any], file: Path, each: int) -> list[float]:

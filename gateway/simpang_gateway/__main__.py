@@ -15,7 +15,7 @@ from . import tables
 from .clock import SystemClock
 from .ending import Deadline
 from .errors import SimpangError
-from .events import EventStream
+from .events import EventStream, is_journal
 
 if TYPE_CHECKING:
     from .config import GatewayConfig
@@ -80,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asyncio.run(_serve(_load(options.config), options.config))
     except SimpangError as error:
-        print(f"simpang: {error.line()}", file=sys.stderr)
+        priority = "<3>" if is_journal(sys.stderr) else ""
+        print(f"{priority}simpang: {error.line()}", file=sys.stderr)
         return EXIT_REFUSED
     return 0
 

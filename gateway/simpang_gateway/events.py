@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 from .clock import Clock
 from .files import describe
@@ -20,9 +21,24 @@ QUEUE_LIMIT = 1000
 TEXT_LIMIT = 500
 FILE_LIMIT = 8 * 1024 * 1024
 
+# What sd-daemon(3) makes of the beginning of a line.
+_PRIORITIES = {"error": "<3>", "warning": "<4>", "info": "<6>"}
+
+
+def is_journal(stream: TextIO | None, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a stream goes to systemd's journal, which takes a priority from the beginning of each line."""
+    try:
+        status = os.fstat(stream.fileno()) if stream is not None else None
+    except (OSError, ValueError):
+        return False
+    return status is not None and environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
 
 class EventStream:
     """Takes events from any thread and writes them to a file or to standard error.
+
+    Where standard error is systemd's journal, each line begins with its priority, which the journal takes
+    off again.
 
     Bounded in every way: at most 1000 lines wait, further ones are counted and declared by `events.dropped`
     once there is room; a file of 8 MiB becomes `<name>.1`, which replaces the one before.
@@ -40,6 +56,7 @@ class EventStream:
         self._closing = False
         self._changed = threading.Condition()
         self._descriptor: int | None = None
+        self._priorities = path is None and is_journal(sys.stderr)
         # Why the last batch could not be written, or None: the owner raises the alarm log.failed by it.
         self.failure: str | None = None
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
@@ -91,7 +108,8 @@ class EventStream:
         }
         for name, value in arguments.items():
             event[name] = _jsonable(value)
-        return json.dumps(event, separators=(",", ":")) + "\n"
+        priority = _PRIORITIES[message.severity] if self._priorities else ""
+        return priority + json.dumps(event, separators=(",", ":")) + "\n"
 
     def _run(self) -> None:
         while lines := self._next_lines():

@@ -24,9 +24,13 @@ class Alarm:
     since: int | None = field(default=None)
 
     def to_dict(self, lang: str = "en") -> dict[str, object]:
-        """Return code, key, severity, since (Unix seconds, or null while no clock was known), cause, next."""
+        """Return code, key, severity, since (Unix seconds, or null while no clock was known), cause, next.
+
+        `arguments` give the same texts in the other language.
+        """
         error = SimpangError(self.code, **self.arguments)
-        return {"key": self.key, "since": self.since, **error.to_dict(lang)}
+        arguments = {name: str(value) for name, value in self.arguments.items()}
+        return {"key": self.key, "since": self.since, **error.to_dict(lang), "arguments": arguments}
 
 
 Listener = Callable[[str], None]

@@ -106,7 +106,10 @@ class ControlServer:
         if self._group is None:
             return
         try:
-            os.chown(self._path, -1, grp.getgrnam(self._group).gr_gid)
+            group = grp.getgrnam(self._group).gr_gid
+            # Where it is the user's own there is nothing to change, and a service may not be allowed to.
+            if self._path.stat().st_gid != group:
+                os.chown(self._path, -1, group)
         except (KeyError, OSError) as error:
             raise SimpangError("control.group", group=self._group, error=describe(error)) from error
 

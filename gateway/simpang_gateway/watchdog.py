@@ -116,6 +116,8 @@ class Watchdog:
         """Look now, and again and again until `close`; does nothing where nobody listens."""
         if self._notifier.heard:
             with self._faults:
+                if not self._said:
+                    self._alarms.listen(lambda _: self._say())
                 self.look()
                 self._timer = asyncio.get_running_loop().call_later(self._beat_s, self.start)
 
@@ -137,7 +139,11 @@ class Watchdog:
         for what in sorted(set(stuck) - self._stuck):
             self._events.emit("gateway.stuck", part=what)
         self._stuck = set(stuck)
+        self._say()
+
+    def _say(self) -> None:
         codes = sorted(self._alarms.codes())
+        stuck = sorted(self._stuck)
         said = f"stuck: {', '.join(stuck)}" if stuck else ", ".join(codes) or "well"
         if said != self._said:
             self._said = said

@@ -43,7 +43,7 @@ UPLINK = {
     "name", "host", "state", "delivered", "messages", "refused", "aside", "backlog", "cursor", "reconnects",
     "subscribed", "last_error",
 }  # fmt: skip
-ALARM = {"code", "key", "severity", "since", "cause", "next"}
+ALARM = {"code", "key", "severity", "since", "cause", "next", "arguments"}
 
 
 class Bench:

@@ -427,16 +427,6 @@ def test_status_for_programs_is_the_answer_of_the_gateway(config: Path) -> None:
     assert json.loads(result.output) == STATUS
 
 
-def test_status_for_people_shows_everything(config: Path) -> None:
-    with control_server(config.parent / "state" / "control.sock", silent(STATUS)):
-        result = _gateway("status", "--config", str(config))
-    assert result.exit_code == 0, result.exception
-    for text in ("uptime_s", "12.5", "line1", "bad_crc=0", "Simpang [Lima]", "synced", "yes", "1970-01-0"):
-        assert text in result.output
-    assert "\x1b" not in result.output
-    assert "warning  clock.unsynced: the gateway's clock is not synchronised" in result.output
-
-
 def test_status_without_a_gateway_is_a_clear_line_and_status_1(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

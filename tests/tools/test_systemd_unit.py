@@ -1,7 +1,7 @@
 """The systemd unit as systemd judges it, and the gateway under the unit's own filter of system calls."""
 
 import ctypes
-import ctypes.util
+import grp
 import json
 import os
 import re
@@ -206,6 +206,7 @@ def test_gateway_runs_under_the_units_own_filter(tmp_path: Path) -> None:
         '[gateway]\nsite = "semarang-1"\nname = "gw-1"\nstate = "state"\n[log]\npath = "events.jsonl"\n'
         '[[port]]\nname = "line1"\nurl = "/nowhere"\n[[uplink]]\nname = "c"\nhost = "127.0.0.1"\nport = 1\n'
         "tls = true\n"
+        f'[control]\ngroup = "{grp.getgrgid(os.getegid()).gr_name}"\n'
     )
     program = LOOK.format(path=sys.path, socket=str(tmp_path / "state" / "control.sock"))
     done = _start_filtered(["-c", program], config)

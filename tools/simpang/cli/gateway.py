@@ -93,19 +93,23 @@ def run(config_path: Path) -> None:
 @config_option
 @json_option
 def status(config_path: Path, as_json: bool) -> None:
-    """Show what the running gateway does: ports, nodes, store, uplinks, alarms, losses."""
+    """Show how the running gateway is: what is wrong and what to do first, then store, uplinks, ports, nodes.
+
+    Of the nodes, those that are missing come first. `--json` has everything.
+    """
     from simpang_gateway.config import load
     from simpang_gateway.control import request
+    from simpang_gateway.messages import language
 
-    from .show import finding_line, print_json, print_result
+    from .show import print_json
+    from .statusview import lines
 
     result = request(load(config_path).control_socket, "status")
     if as_json:
         print_json(result)
         return
-    print_result({key: value for key, value in result.items() if key != "alarms"})
-    for alarm in result.get("alarms", ()):
-        click.echo(finding_line(alarm["severity"], alarm["code"], alarm["cause"], alarm["next"]))
+    for line in lines(result, language()):
+        click.echo(line)
 
 
 for one in (backup, commands, export, install, ledger, reload, replay, restore):

@@ -41,7 +41,8 @@ NODE = {
 }  # fmt: skip
 UPLINK = {
     "name", "host", "state", "delivered", "messages", "refused", "aside", "backlog", "cursor", "reconnects",
-    "subscribed", "last_error",
+    "subscribed", "last_error", "connects", "attempts_last_minute", "limits", "message_bytes",
+    "states_dropped", "cert_days_left", "since",
 }  # fmt: skip
 ALARM = {"code", "key", "severity", "since", "cause", "next", "arguments"}
 

@@ -42,6 +42,7 @@ def test_alarm_is_active_until_cleared(alarms: Alarms, clock: VirtualClock) -> N
         "since": 1_800_000_000,
         "cause": "port line1: /dev/x is not there",
         "next": "plug the adapter in, or correct url in [[port]]",
+        "arguments": {"port": "line1", "url": "/dev/x"},
     }
     assert alarms.clear("port.missing", "line1")
     assert not alarms.clear("port.missing", "line1")

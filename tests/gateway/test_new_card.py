@@ -15,7 +15,7 @@ from simpang.backup import content, restoring, sealing
 from simpang.rig.softnode import SoftLine, SoftNode
 from simpang_gateway.control import request
 from simpang_gateway.keystore import KeyStore
-from simpang_gateway.uplink import service as uplink_service
+from simpang_gateway.uplink import place as uplink_place
 from tests.gateway.gatewaybench import DEADLINE_S, Bench, is_open, make_bench
 from tests.gateway.uplink.bench import Changes
 from tests.gateway.uplink.fake_broker import CONNACK, FakeBroker
@@ -34,7 +34,7 @@ async def broker() -> AsyncIterator[FakeBroker]:
 
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: FakeBroker) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(uplink_service, "_NOTE_EVERY_S", 0.02)
+    monkeypatch.setattr(uplink_place, "NOTE_EVERY_S", 0.02)
     async with make_bench(tmp_path / "card", monkeypatch) as found:
         yield found
 

@@ -16,6 +16,7 @@ from simpang_gateway.faults import Faults
 from simpang_gateway.keystore import KeyStore
 from simpang_gateway.replays import Replays
 from simpang_gateway.store import Batch, Cursor, Store, replay
+from simpang_gateway.uplink import place as uplink_place
 from simpang_gateway.uplink import service as uplink_service
 from simpang_protocol import record, schema
 from tests.gateway.gatewaybench import DEADLINE_S, Bench, is_open, make_bench
@@ -35,7 +36,7 @@ async def broker() -> AsyncIterator[FakeBroker]:
 
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: FakeBroker) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(uplink_service, "_NOTE_EVERY_S", 0.02)
+    monkeypatch.setattr(uplink_place, "NOTE_EVERY_S", 0.02)
     monkeypatch.setattr(uplink_service, "_BACKOFF_BASE_S", 0.1)
     monkeypatch.setattr(uplink_service, "_BACKOFF_FLOOR_S", 0.02)
     async with make_bench(tmp_path, monkeypatch) as found:

@@ -148,4 +148,10 @@ UPLINK = {
         "uplink {uplink}: {host} tidak menyimpan pesan retained: alarm hanya terdengar saat dikirim",
         "izinkan pesan retained di broker",
     ),
+    "uplink.unconfirmed": warning(
+        "uplink {uplink}: no consumer confirms what comes after row {row}",
+        'look at the consumer, or write confirm = "broker" in [[uplink]]; records are kept and sent again',
+        "uplink {uplink}: tidak ada konsumen yang mengonfirmasi sesudah baris {row}",
+        'periksa konsumennya, atau tulis confirm = "broker" di [[uplink]]; record disimpan dan dikirim ulang',
+    ),
 }

@@ -9,6 +9,7 @@ from simpang_protocol.errors import UnknownSchema
 
 from ..store.errors import StoreClosed, StoreError
 from ..store.model import Row, unknown_schema
+from .confirms import Confirmations
 from .pipeline import Entry, Pipeline
 from .profile import Profile
 from .seams import Counters, Emit, UplinkStore
@@ -31,6 +32,7 @@ class Feeder:
         counters: Counters,
         emit: Emit,
         offered: Callable[[], None],
+        confirms: Confirmations | None = None,
     ) -> None:
         self._uplink = uplink
         self._store = store
@@ -39,6 +41,8 @@ class Feeder:
         self._counters = counters
         self._emit = emit
         self._offered = offered
+        self._confirms = confirms
+        self._through = self._linked = -1  # the last row that was offered, and the last of these that is sent
         self._least_room = max(1, pipeline.room // 4)
         self._exhausted: int | None = None  # the id behind which the store had nothing
         self._news = False  # rows were committed since the last read began
@@ -61,6 +65,8 @@ class Feeder:
             self._pipeline.skip_done()
             after = self._pipeline.read_after
             limit = self._pipeline.room
+            if self._confirms is not None:
+                limit = min(limit, self._confirms.allowed(after))
             if limit < self._least_room or after == self._exhausted:
                 await self._wake.wait()
                 continue
@@ -89,6 +95,7 @@ class Feeder:
             pass  # time to try again
 
     async def _offer(self, after: int, rows: Sequence[Row]) -> None:
+        linked = self._linked if after == self._through else after
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
             some = rows[start : start + _ROWS_AT_A_TIME]
             entries: list[Entry] = []
@@ -96,18 +103,29 @@ class Feeder:
             for row in some:
                 stream = (row.node, row.schema)
                 if not self._pipeline.wanted(row.id, stream):
+                    linked = row.id
+                    continue
+                if self._confirms is not None and row.id in self._confirms.gone:
+                    aside.append(row.id)
                     continue
                 try:
-                    entries.append(Entry(row.id, stream, self._profile.record(row)))
+                    data = self._profile.record(row)
                 except UnknownSchema as error:
                     await self._set_aside(row, unknown_schema(error.schema))
                     aside.append(row.id)
+                    continue
                 except ValueError as error:
                     await self._set_aside(row, str(error))
                     aside.append(row.id)
+                    continue
+                if self._confirms is not None and linked != row.id - 1:
+                    data = f'{{"prev":{linked},{data[1:]}'  # the consumer must not wait for what lies between
+                linked = row.id
+                entries.append(Entry(row.id, stream, data))
             if not self._pipeline.offer(after, some[-1].id, entries, aside):
                 return  # reading goes on elsewhere
-            after = some[-1].id
+            after = self._through = some[-1].id
+            self._linked = linked
             self._offered()
             await asyncio.sleep(0)
 

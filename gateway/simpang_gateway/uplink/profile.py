@@ -83,6 +83,10 @@ class Profile:
         """Retained while the alarm holds; an empty payload clears it."""
         return f"{self._base}/gateway/alarm/{code}"
 
+    def kept_topic(self, uplink: str) -> str:
+        """Where a consumer says what it has kept."""
+        return f"{self._base}/gateway/kept/{uplink}"
+
     @property
     def command_topic(self) -> str:
         """Where the gateway takes signed commands; docs/downlink.md."""
@@ -114,9 +118,10 @@ class Profile:
             f'"period":{head.period_s},"samples":{samples}}}'
         )
 
-    def message(self, records: Iterable[str]) -> bytes:
-        """The payload that carries what `record` gave."""
-        head = _encode({**self._about, "store": self._store()})[:-1]
+    def message(self, records: Iterable[str], after: int | None = None) -> bytes:
+        """The payload that carries what `record` gave; nobody has to wait for rows up to `after`."""
+        about = {**self._about, "store": self._store()}
+        head = _encode(about if after is None else {**about, "after": after})[:-1]
         return f'{head},"records":[{",".join(records)}]}}'.encode()
 
     def meta(self) -> bytes:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import aiomqtt
 
 from ..clock import Clock
-from ..store.errors import StoreError
 from ..store.model import Cursor
 from .feeder import Feeder
 from .login import CertificateWatch, make_options
@@ -20,6 +19,7 @@ from .outbox import Outbox, State
 from .pacing import Backoff, ByteWindow, Limiter, full_jitter
 from .packets import RETAIN_REFUSED, TAKEN_OVER, TOO_LARGE, Limits
 from .pipeline import Outgoing, Pipeline
+from .place import Place
 from .profile import OFFLINE, ONLINE, Profile
 from .retained import Retained
 from .seams import Alarm, Counters, Emit, UplinkConfig, UplinkStore
@@ -33,7 +33,6 @@ _BACKOFF_FLOOR_S = 0.5  # never more than two connects a second, unless the limi
 _ONE_MINUTE_S = 60.0
 _REFUSED_FLOOR_S = 1.0
 _LASTING_S = 60.0  # a connection this long was a success even with nothing to deliver
-_NOTE_EVERY_S = 0.25  # how often the store hears of the cursor; it writes it once a second
 _FAREWELL_S = 1.0
 _ENDS = "the connection ends when it is sent"
 _LOOK_EVERY_S = 3600.0  # at the certificate, while a connection lasts
@@ -106,16 +105,14 @@ class Uplink:
         floor_s = min(_BACKOFF_FLOOR_S, _ONE_MINUTE_S / config.connects_per_minute)
         self._backoff = Backoff(self._delay(floor_s))
         self._stop = asyncio.Event()
-        self._pipeline: Pipeline | None = None
-        # Held while the place in the store is read or moved.
-        self._place = asyncio.Lock()
-        self._turning = False
+        self._place = Place(config, store, clock, self._delay(_REFUSED_FLOOR_S), self._kick)
+        if self._place.confirms is not None:
+            self._subscriptions.add(profile.kept_topic(config.name), self._kept)
         self._session: Session | None = None
         self._feeder: Feeder | None = None
         self._state = "stopped"
         self._state_boot_ms = clock.boot_ms()
         self._connects = 0
-        self._note_timer: asyncio.TimerHandle | None = None
         self._newest = 0
         now_ms = clock.monotonic_ms()
         self._progress = (now_ms, now_ms + 60_000)
@@ -137,16 +134,8 @@ class Uplink:
 
         Raises StoreError only where the cursor cannot be loaded at the start.
         """
-        async with self._place:
-            saved = await self._store.load_cursor(self._config.name)
-            self._pipeline = pipeline = Pipeline(
-                saved.last,
-                saved.done,
-                retry_delay_s=self._delay(_REFUSED_FLOOR_S),
-                inflight=self._config.inflight,
-                pack=self._config.pack,
-            )
-        self._newest = max(self._newest, saved.last)
+        pipeline = await self._place.load()
+        self._newest = max(self._newest, pipeline.cursor)
         try:
             await self._keep_to_limit()
             while not self._stop.is_set():
@@ -159,7 +148,7 @@ class Uplink:
         finally:
             await asyncio.gather(*self._asides)
             self._enter("stopped")
-            self._note_cursor()
+            await self._place.close()
             self._stop.clear()
 
     async def stop(self) -> None:
@@ -176,32 +165,18 @@ class Uplink:
 
         The connection stays. Raises what `change` raises: then it goes on from where it was.
         """
-        async with self._place:
-            pipeline = self._pipeline
-            if pipeline is None:
-                await change()  # `run` begins there
-                return
-            still = asyncio.Event()
-            pipeline.halt(still.set)
-            moved: Cursor | None = None
-            try:
-                await still.wait()
-                self._note_cursor()
-                self._turning = True
-                moved = await change()
-            finally:
-                self._turning = False
-                if moved is None:
-                    pipeline.go_on()
-                else:
-                    pipeline.go_on(moved.last, moved.done)
-            self._kick()
+        await self._place.turn_back(change)
 
     def _kick(self) -> None:
         if self._feeder is not None:
             self._feeder.more_room()
         if self._session is not None:
             self._session.wake()
+        confirms = self._place.confirms
+        if confirms is not None and confirms.worrying:
+            self._troubles.stands("uplink.unconfirmed", row=confirms.confirmed)
+        else:
+            self._troubles.clear("uplink.unconfirmed")
 
     def notify_new_rows(self, newest_id: int = 0) -> None:
         """The store has committed rows; `newest_id` is the highest id, for the backlog."""
@@ -244,7 +219,7 @@ class Uplink:
 
     def status(self) -> dict[str, object]:
         """State, counts since the start, cursor and last error, with stable keys."""
-        cursor = self._pipeline.cursor if self._pipeline is not None else 0
+        cursor, confirms = self._place.cursor, self._place.confirms
         return {
             "name": self._config.name,
             "host": self._config.host,
@@ -264,6 +239,9 @@ class Uplink:
             "limits": None if self._limits is None else asdict(self._limits),
             "message_bytes": self._sizes.limit(self._clock.monotonic_ms() / 1000),
             "states_dropped": self._outbox.dropped,
+            "confirmed": None if confirms is None else confirms.confirmed,
+            "acks_ignored": 0 if confirms is None else confirms.ignored,
+            "sent_again": 0 if confirms is None else confirms.again,
             "cert_days_left": self._certificate.days_left,
         }
 
@@ -307,8 +285,10 @@ class Uplink:
         return self._counters.delivered > delivered or lasted_s >= _LASTING_S
 
     async def _work(self, connection: Connection, pipeline: Pipeline) -> Loss | None:
+        await self._place.send_unconfirmed_again()
         session = self._session = Session(
             connection,
+            self._place,
             pipeline,
             self._window,
             self._retained,
@@ -326,7 +306,14 @@ class Uplink:
             expiry_s=self._config.expiry_s,
         )
         feeder = self._feeder = Feeder(
-            self._config.name, self._store, pipeline, self._profile, self._counters, self._emit, session.wake
+            self._config.name,
+            self._store,
+            pipeline,
+            self._profile,
+            self._counters,
+            self._emit,
+            session.wake,
+            self._place.confirms,
         )
         feeding = asyncio.create_task(feeder.run())
         working = asyncio.create_task(session.run(self._stop))
@@ -393,7 +380,8 @@ class Uplink:
         self._clear_refusal()
 
     def _clear_refusal(self) -> None:
-        refusals = self._pipeline is not None and self._pipeline.refused_streams > 0
+        pipeline = self._place.pipeline
+        refusals = pipeline is not None and pipeline.refused_streams > 0
         if not refusals and not self._retained.any_refused:
             for code in REFUSALS:
                 self._troubles.clear(code)
@@ -402,35 +390,26 @@ class Uplink:
         if self._feeder is not None:
             self._feeder.more_room()
         self._clear_refusal()
-        self._note_soon()
+        self._place.note_soon()
 
-    def _note_soon(self) -> None:
-        if self._note_timer is None:
-            self._note_timer = asyncio.get_running_loop().call_later(_NOTE_EVERY_S, self._note_cursor)
+    def _kept(self, topic: str, payload: bytes, properties: object) -> None:
+        self._place.confirmed(payload)
 
     def _refused(self, topic: str, reason: str, first: bool, code: int | None = None) -> None:
         self._troubles.refused(refusal(code), topic, reason, tell=first)
 
     def _poisoned(self, message: Outgoing, reason: str) -> None:
-        assert self._pipeline is not None
-        task = asyncio.create_task(self._set_aside(self._pipeline, message, reason))
+        task = asyncio.create_task(self._give_up(message, reason))
         self._asides.add(task)
         task.add_done_callback(self._asides.discard)
 
-    async def _set_aside(self, pipeline: Pipeline, message: Outgoing, reason: str) -> None:
-        row_id = message.entries[0].id
-        if self._alone:
-            try:
-                await self._store.set_aside(row_id, reason)
-            except StoreError:
-                pipeline.failed(message.token, self._clock.monotonic_ms() / 1000)
-                return  # it is tried again, and given up again
+    async def _give_up(self, message: Outgoing, reason: str) -> None:
+        if not await self._place.give_up(message, reason, aside=self._alone):
+            return  # it is tried again, and given up again
         self._counters.aside += 1
-        node = message.stream[0]
+        row_id, node = message.entries[0].id, message.stream[0]
         self._emit("uplink.aside", uplink=self._config.name, row=row_id, node=node, reason=reason)
-        pipeline.pass_over(message)
         self._clear_refusal()
-        self._note_soon()
         self._kick()
 
     def _subscribed(self, refused: Sequence[tuple[str, str]]) -> None:
@@ -493,15 +472,6 @@ class Uplink:
             return working.result() if working.done() else None
         finally:
             await _cancel(working, stopping)
-
-    def _note_cursor(self) -> None:
-        if self._note_timer is not None:
-            self._note_timer.cancel()
-            self._note_timer = None
-        # While the cursor goes back in the store, what is here is no longer right.
-        if self._pipeline is not None and not self._turning:
-            done = tuple(self._pipeline.done())
-            self._store.advance(Cursor(self._config.name, self._pipeline.cursor, done))
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:

@@ -21,6 +21,7 @@ from .outbox import Outbox, State
 from .pacing import ByteWindow
 from .packets import JSON, SUCCESS_BELOW, TEXT, TOO_LARGE, described
 from .pipeline import Outgoing, Pipeline
+from .place import Place
 from .profile import ONLINE, Profile
 from .retained import Retained
 from .seams import Counters
@@ -59,6 +60,7 @@ class Session:
     def __init__(
         self,
         connection: Connection,
+        place: Place,
         pipeline: Pipeline,
         window: ByteWindow,
         retained: Retained,
@@ -75,6 +77,7 @@ class Session:
         expiry_s: int,
     ) -> None:
         self._connection = connection
+        self._place = place
         self._pipeline = pipeline
         self._window = window
         self._retained = retained
@@ -252,12 +255,14 @@ class Session:
 
     def _send_records(self, now_ms: int, message: Outgoing) -> None:
         topic = self._profile.topic(*message.stream)
-        payload = self._profile.message(entry.data for entry in message.entries)
+        after = None if self._place.confirms is None else self._place.cursor
+        payload = self._profile.message((entry.data for entry in message.entries), after)
         if self._too_large(topic, payload):
             self._refuse(message, topic, self._too_large_reason(payload), TOO_LARGE)
             return
         self._sent[message.token] = (now_ms, message)
         self._bytes += message.size
+        self._place.note_sent(message.entries[-1].id)
         acked = self._connection.send(topic, payload, properties=self._record_properties)
         acked.add_done_callback(partial(self._records_done, message.token, topic))
 

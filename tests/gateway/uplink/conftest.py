@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from simpang.rig.broker import Broker
-from simpang_gateway.uplink import service, sizes
+from simpang_gateway.uplink import place, service, sizes
 
 Command = tuple[list[str], dict[str, str]]
 
@@ -40,7 +40,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "_BACKOFF_FLOOR_S", 0.05)
     monkeypatch.setattr(service, "_REFUSED_FLOOR_S", 0.2)
     monkeypatch.setattr(sizes, "TRIES", 3)
-    monkeypatch.setattr(service, "_NOTE_EVERY_S", 0.02)
+    monkeypatch.setattr(place, "NOTE_EVERY_S", 0.02)
 
 
 @pytest.fixture(autouse=True)

@@ -105,3 +105,11 @@ def test_tls_of_others_passes_as_bytes() -> None:
     assert link.up(hello, refused) == Step(to_broker=hello)
     assert link.down(CONNACK, refused) == Step(to_client=CONNACK)
     assert link.up(b"x", Fault("vanished")) == Step()
+
+
+def test_garbage_is_no_answer_of_a_broker_and_ends_the_connection(link: Link) -> None:
+    steps = [link.up(publish(1), Fault("garbage")) for _ in range(50)]
+    assert all(step.to_broker == b"" and step.end == "fin" for step in steps)
+    answers = {step.to_client for step in steps}
+    assert any(answer.startswith(b"HTTP/1.1 302") for answer in answers)
+    assert len(answers) > 10

@@ -227,6 +227,15 @@ async def test_faults_of_packets_come_through(proxy: Proxy, call: Call) -> None:
     assert (await client.read(5 + len(CONNECT)))[-5:] in (b"\x40\x03\x00\x07\x97", CONNECT[-5:])
 
 
+async def test_garbage_comes_and_the_connection_ends(proxy: Proxy, server: EchoServer, call: Call) -> None:
+    client = await call()
+    proxy.fault = Fault("garbage")
+    client.send(CONNECT)
+    async with asyncio.timeout(DEADLINE_S):
+        assert await client.reader.read()
+    assert server.received == b""
+
+
 @pytest.mark.parametrize("hard", [False, True])
 async def test_close_after_connack_is_a_fin_or_a_reset(tmp_path: Path, hard: bool) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

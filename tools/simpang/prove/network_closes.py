@@ -21,7 +21,7 @@ from simpang.prove.network_plan import Plan
 from simpang.prove.network_site import Site
 from simpang.rig.faults import Fault
 
-_OPENED: dict[str, object] = {"connects_per_minute": 100_000, "backoff_max_s": 1}
+_OPENED: dict[str, object] = {"connects_per_minute": 100_000, "backoff_max_s": 0}
 _FAULT = Fault("close_after_connack", hard=0.5, delay_s=0.01)
 _HANG_S = 30.0  # no attempt for so long is a hang
 _ALL_S = 60.0  # for the records, once the broker behaves

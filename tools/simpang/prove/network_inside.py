@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 from simpang.rig.errors import RigError
@@ -21,6 +21,10 @@ from simpang_gateway.service import Gateway
 from simpang_gateway.uplink.mqtt import Connection, ConnectOptions, Connector
 
 _END_S = 20.0
+_LOOKUP_S = 20.0  # what the resolver of a usual machine takes where no server answers
+
+Answer = Literal["here", "missing", "hangs"]
+"""A name is this machine, is not found, or is looked up for twenty seconds and then not found."""
 
 
 class ShiftedClock(SystemClock):
@@ -42,19 +46,21 @@ class Names:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, bool] = {}
-        self._lock = threading.Lock()
+        self._known: dict[str, Answer] = {}
+        self._changed = threading.Condition()
         self._usual = socket.getaddrinfo
 
-    def set(self, host: str, found: bool) -> None:
+    def set(self, host: str, answer: Answer) -> None:
         """What becomes of lookups of that host from now on."""
-        with self._lock:
-            self._known[host] = found
+        with self._changed:
+            self._known[host] = answer
+            self._changed.notify_all()
 
     def forget(self, host: str) -> None:
         """It is a name like any other again."""
-        with self._lock:
+        with self._changed:
             self._known.pop(host, None)
+            self._changed.notify_all()
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -63,13 +69,14 @@ class Names:
             yield
 
     def _look_up(self, host: Any, *args: Any, **kwargs: Any) -> Any:
-        with self._lock:
-            found = self._known.get(host) if isinstance(host, str) else None
-        if found is None:
+        if not isinstance(host, str) or host not in self._known:
             return self._usual(host, *args, **kwargs)
-        if not found:
-            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-        return self._usual("127.0.0.1", *args, **kwargs)
+        with self._changed:
+            self._changed.wait_for(lambda: self._known.get(host) != "hangs", _LOOKUP_S)
+            answer = self._known.get(host)
+        if answer == "here":
+            return self._usual("127.0.0.1", *args, **kwargs)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 
 class Attempts:

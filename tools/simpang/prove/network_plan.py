@@ -28,6 +28,7 @@ _PROXY_FAULTS: dict[str, Kind] = {
     "puback_never": "puback_never",
     "puback_refused": "puback_refused",
     "puback_twice": "puback_twice",
+    "garbage": "garbage",
 }
 SERVER_CERTIFICATES = (
     "server_cert_expired",
@@ -46,11 +47,12 @@ NAMES = (
     *CERTIFICATES,
     "wrong_clock",
     "dns",
+    "dns_hangs",
 )
 """Every fault by the name under which it is counted."""
 
 # Where the fault needs a hand inside the gateway: its clock, its name lookup.
-_INSIDE = frozenset({"wrong_clock", "dns"})
+_INSIDE = frozenset({"wrong_clock", "dns", "dns_hangs"})
 # The broker's acknowledgement is worth nothing, or not everything, then.
 _FORGETFUL = frozenset({"broker_forgets", "broker_killed"})
 _PROCESS_EVERY = 8

@@ -30,6 +30,7 @@ _SETTLE_S = 45.0  # for a delivery between two faults, before the next one comes
 _RECOVER_S = 150.0  # for everything to arrive once the net is well: no progress till then is a hang
 _GRACE_S = 4.0  # for what the uplink has ticked off to come to the consumer
 _FEED_EVERY_S = 0.2
+_NOTED_LATE_S = 0.01  # the gateway counts whole milliseconds
 _SEEN_LATE_S = 0.5  # an attempt of another process is seen when it is taken, sooner or later
 _QUIET_FIRST_S = 1.0
 _CLOCKS_MS = (-25 * 365 * 86_400_000, 40 * 365 * 86_400_000)  # years back and forth
@@ -109,7 +110,7 @@ async def run_plan(
         _account(site, outcome)
         if site.inside is not None:
             tries = attempts.of(site.client_id)
-            outcome.connects_a_minute = most_in(tries, 60.0)
+            outcome.connects_a_minute = most_in(tries, 60.0 - _NOTED_LATE_S)
         else:
             tries = site.proxy.connected_at
             outcome.connects_a_minute = most_in(tries, 60.0 - _SEEN_LATE_S)
@@ -205,10 +206,10 @@ class _Story:
             site.certificates.show(name)
             await self._reconnecting(spell)
             site.certificates.show()
-        elif name == "dns":
-            site.names.set(site.host, False)
+        elif name in ("dns", "dns_hangs"):
+            site.names.set(site.host, "missing" if name == "dns" else "hangs")
             await self._reconnecting(spell)
-            site.names.set(site.host, True)
+            site.names.set(site.host, "here")
         elif name == "wrong_clock":
             await self._wrong_clock(spell)
         else:
@@ -274,7 +275,6 @@ class _Story:
         site = self._site
         try:
             async with asyncio.timeout(_RECOVER_S):
-                await site.changes.wait_for(lambda: self._all_came() or not site.held(), _RECOVER_S)
                 for line in site.lines:
                     await line.wait_until_empty(_RECOVER_S)
                 while not self._all_came():

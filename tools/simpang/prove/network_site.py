@@ -152,7 +152,7 @@ class Site:
         """Starts all of it. Raises RigError."""
         loop = asyncio.get_running_loop()
         if not self.plan.process:
-            self.names.set(self.host, True)
+            self.names.set(self.host, "here")
         await asyncio.to_thread(self.broker.start)
         await self.proxy.start()
 

@@ -23,6 +23,7 @@ Kind = Literal[
     "puback_never",
     "puback_refused",
     "puback_twice",
+    "garbage",
 ]
 """The faults:
 
@@ -32,7 +33,8 @@ half_open: packets of one direction or both are gone for ever, the ends of conne
 vanished: half-open both ways, and nobody answers a new connection attempt either;
 slow: so many bytes a second, so many seconds late; close_after_connack: the broker ends each connection;
 connack_refused, puback_refused: with one of `reasons`; puback_never: acknowledgements do not come;
-puback_twice: each comes twice.
+puback_twice: each comes twice; garbage: somebody else answers, such as the page of a provider whose credit is
+used up, and hangs up.
 """
 
 DEAD: frozenset[Kind] = frozenset({"silent", "half_open", "vanished", "puback_never"})
@@ -45,6 +47,9 @@ OF_PACKETS: frozenset[Kind] = frozenset(
     {"close_after_connack", "connack_refused", "puback_never", "puback_refused", "puback_twice"}
 )
 """Faults for which the proxy must be able to read: not through somebody else's TLS."""
+
+_PORTAL = b"HTTP/1.1 302 Found\r\nLocation: http://portal.invalid/\r\nContent-Length: 0\r\n\r\n"
+_RUBBISH = 200  # bytes at most
 
 _CONNECT_BYTE = 0x10  # the first byte of every MQTT connection; TLS begins with 0x16
 
@@ -103,6 +108,8 @@ class Link:
             self._plain = data[0] == _CONNECT_BYTE
         if self.closed or loses(fault, upwards=True):
             return _NOTHING
+        if fault is not None and fault.kind == "garbage":
+            return Step(self._garbage(), end="fin")
         if not self._plain:
             return Step(to_broker=data)
         to_client = to_broker = b""
@@ -131,6 +138,11 @@ class Link:
                     return Step(packet.raw, end="reset" if hard else "fin", after_s=after_s)
             to_client += self._acknowledgement(packet, fault) if packet.kind == PUBACK else packet.raw
         return Step(to_client)
+
+    def _garbage(self) -> bytes:
+        if self._rng.random() < 0.5:
+            return _PORTAL
+        return self._rng.randbytes(self._rng.randint(1, _RUBBISH))
 
     def _answer(self, packet: Packet, fault: Fault | None) -> bytes | None:
         """What a message gets instead of going to the broker; None: it goes there."""

@@ -317,6 +317,8 @@ class _Call:
                 self._down.put(step.to_client)
                 self._up.put(step.to_broker)
                 await self._up.has_room()
+                if step.end != "no":
+                    self._down.end(self._over.set)
         self._client_left()
         if not loses(self._proxy.fault, upwards=True):
             self._up.end(self._over.set)

@@ -42,7 +42,7 @@ NODE = {
 UPLINK = {
     "name", "host", "state", "delivered", "messages", "refused", "aside", "backlog", "cursor", "reconnects",
     "subscribed", "last_error", "connects", "attempts_last_minute", "limits", "message_bytes",
-    "states_dropped", "cert_days_left", "since",
+    "states_dropped", "cert_days_left", "since", "confirmed", "acks_ignored", "sent_again",
 }  # fmt: skip
 ALARM = {"code", "key", "severity", "since", "cause", "next", "arguments"}
 

@@ -18,7 +18,7 @@ PARTS = ("end-to-end", "ingest", "latency", "economy", "idle", "drain", "drain-1
     epilog=example(
         "simpang bench gateway",
         "simpang bench gateway --quick",
-        "simpang bench gateway --only latency --folder /var/lib/simpang --json",
+        "simpang bench gateway --only latency --folder . --json",
     )
 )
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Only this part; may be repeated.")

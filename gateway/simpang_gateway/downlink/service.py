@@ -212,8 +212,15 @@ class Downlink:
                     continue
                 self._events.emit("command.accepted", **_about(ticket))
                 self._changed(ticket)
-        for ticket in self._desk.ready(self._now()):
-            self._begin(ticket)
+        following = list(self._desk.ready(self._now()))
+        if following and self._desk.dirty:
+            # A node ignores numbers below the one that it had last: once it has the next, a restart must not
+            # wait for the answer to this one any more.
+            await self._save()
+        for ticket in following:
+            # Its time, or its turn, may be over by now.
+            if ticket.pending:
+                self._begin(ticket)
 
     async def _number(self, ticket: Ticket) -> bool:
         """Give a node's command its number, in the order of coming: a node ignores lower ones."""

@@ -20,6 +20,7 @@ from simpang.rig.broker import Broker
 from simpang_gateway.clock import VirtualClock
 from simpang_gateway.control import request
 from simpang_gateway.downlink import memory
+from simpang_gateway.downlink import service as downlinks
 from simpang_gateway.downlink.catalogue import CATALOGUE
 from simpang_gateway.downlink.envelope import Order
 from simpang_gateway.downlink.service import INBOX
@@ -261,6 +262,31 @@ async def test_command_survives_the_gateway_and_is_done_once(
         ("node.health", "done", "ops"),
     ]
     assert found[0]["id"].startswith("local:")
+
+
+async def test_next_command_of_a_node_waits_until_the_end_of_this_one_is_written(
+    bench: Bench, broker: Broker, city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downlinks, "FLUSH_S", 1e9)
+    _configure(bench, broker, city)
+    await _start(bench)
+    done = _obey(bench)
+    written: list[list[str]] = []
+    obey = bench.line.node.on_command
+
+    def take(kind: int, plain: bytes) -> None:
+        book, _ = memory.read(bench.state / memory.NAME)
+        written.append([ticket.state for ticket in book.tickets.values()])
+        obey(kind, plain)
+
+    bench.line.node.on_command = take
+    await city.give("c-1", "node.health")
+    await city.give("c-2", "node.identify", data=1)
+    await city.until("c-2", "queued")
+    await _speak(bench, lambda: "done" in city.states("c-2"))
+    assert [number for number, *_ in done] == [1, 2]
+    # Had the gateway been killed then, it would not wait for an answer that never comes again.
+    assert written[-1] == ["done", "queued"]
 
 
 async def test_gateway_answers_for_itself_and_never_tells_a_key(

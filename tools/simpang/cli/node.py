@@ -203,8 +203,8 @@ def command(
     """Give a node a command through the running gateway, and show what became of it.
 
     health: report at once. identify SECONDS: blink. restart: start anew. set JSON: change its configuration
-    by a merge patch (RFC 7386). A newer command takes the place of one that is still pending. The exit status
-    is 0 when the node has done it.
+    by a merge patch (RFC 7386). It waits for its turn behind commands of the city, and takes the place of one
+    that was given here and is still pending. The exit status is 0 when the node has done it.
     """
     from simpang_gateway.config import load
     from simpang_gateway.control import request

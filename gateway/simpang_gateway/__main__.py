@@ -6,6 +6,7 @@
 import argparse
 import asyncio
 import faulthandler
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -37,9 +38,18 @@ def _load(path: Path) -> "GatewayConfig":
     return take(validation)
 
 
+def _settle_memory() -> None:
+    """What is here by now stays: the garbage collector need not look at it again (14 ms on a PC)."""
+    gc.collect()
+    gc.freeze()
+    # Nearly all that a frame makes dies by itself; a collection for every 700 objects finds nothing.
+    gc.set_threshold(10_000, 20, 20)
+
+
 async def _serve(config: "GatewayConfig", path: Path) -> None:
     from .service import Gateway
 
+    _settle_memory()
     clock = SystemClock(config.clock.trust)
     events = EventStream(clock, config.log.path)
     deadline = Deadline(events)

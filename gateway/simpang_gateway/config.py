@@ -4,9 +4,7 @@ This is the only module that imports pydantic, and in a gateway process it does 
 Everything it returns is frozen.
 """
 
-import difflib
 import json
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -329,6 +327,8 @@ def parse(text: str, path: Path) -> GatewayConfig:
     config.kind.
     Only the first fault is reported, because one misspelt key often causes the next.
     """
+    import tomllib
+
     try:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -388,6 +388,8 @@ def _refuse_duplicates(path: Path, table: str, key: str, values: Sequence[object
 
 
 def _explain(path: Path, failure: ValidationError) -> SimpangError:
+    import difflib
+
     faults = failure.errors(include_url=False)
     # A misspelt key shows up as a missing and as an unknown one: the unknown one names what to correct.
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])

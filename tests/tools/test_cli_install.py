@@ -199,7 +199,7 @@ def test_failure_in_the_middle_names_the_step_and_the_next_run_goes_on(
 
     monkeypatch.setattr(File, "act", act)
     report = _install(image, capsys, "--site", "semarang-1", expected=2)
-    assert "install.failed: step 8 of " in report["error"]
+    assert "install.failed: step 9 of " in report["error"]
     assert "write /etc/udev/rules.d/61-simpang.rules" in report["error"]
     assert "No space left on device" in report["error"]
     assert not list(image.rglob("*.tmp"))
@@ -237,6 +237,34 @@ def test_configuration_of_another_place_is_taken_over(
     source.write_text(source.read_text() + "[store]\nmax_mb = 64\n")
     error = _install(image, capsys, "--config-from", str(source), expected=2)["error"]
     assert "install.config: " in error
+
+
+@NEEDS_ROOT
+def test_what_was_restored_there_is_given_to_the_user_and_kept(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, folder = image / "var/lib/simpang", image / "etc/simpang"
+    keystore.create(state, "semarang-1")
+    (folder / "secrets").mkdir(parents=True, mode=0o700)
+    (folder / "secrets" / "city").write_text("secret\n")
+    (folder / "secrets" / "city").chmod(0o600)
+    (folder / "gateway.toml").write_text(
+        '[gateway]\nsite = "semarang-1"\nname = "g"\nstate = "/var/lib/simpang"\n'
+        '[[uplink]]\nname = "c"\nhost = "h"\nusername = "u"\npassword_file = "secrets/city"\n'
+    )
+    (folder / "gateway.toml").chmod(0o600)
+    key = (state / "root.key").read_text()
+    told = _due(_install(image, capsys, "--dry-run"))
+    assert _due(_install(image, capsys)) == told
+    assert "give /etc/simpang/secrets  (simpang:simpang)" in told
+    assert "give /var/lib/simpang  (simpang:simpang)" in told
+    ids = steps.known_user(image, "simpang")
+    for path in (state, state / "root.key", state / "registry.json", folder / "secrets/city"):
+        assert (path.stat().st_uid, path.stat().st_gid) == ids
+    assert stat.S_IMODE((folder / "secrets/city").stat().st_mode) == 0o600
+    assert stat.S_IMODE((folder / "gateway.toml").stat().st_mode) == 0o640
+    assert (state / "root.key").read_text() == key
+    assert _due(_install(image, capsys)) == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from .gateway_commands import commands
 from .gateway_export import export
 from .gateway_install import install
 from .gateway_ledger import ledger
+from .gateway_ports import ports
 from .gateway_reload import reload
 from .gateway_replay import replay
 from .help import config_option, example, json_option
@@ -112,5 +113,5 @@ def status(config_path: Path, as_json: bool) -> None:
         click.echo(line)
 
 
-for one in (backup, commands, export, install, ledger, reload, replay, restore):
+for one in (backup, commands, export, install, ledger, ports, reload, replay, restore):
     gateway.add_command(one)

@@ -131,7 +131,9 @@ def _wanted(root: Path, site: str | None, name: str, source: Path | None, python
     config = parse(found, CONFIG_FILE)
     if not Path(tomllib.loads(found)["gateway"]["state"]).is_absolute():
         raise SimpangError("install.state", path=source or there, example=f'"{STATE}"')
-    return Wanted(python, config.gateway.site, config.state, text)
+    names = ("password_file", "ca_file", "cert_file", "key_file")
+    files = {getattr(uplink, name) for uplink in config.uplinks for name in names} - {None}
+    return Wanted(python, config.gateway.site, config.state, text, tuple(sorted(files)))
 
 
 def _carry_out(plan: "list[Action]", root: Path, dry_run: bool, quiet: bool) -> list[dict[str, Any]]:
@@ -142,8 +144,9 @@ def _carry_out(plan: "list[Action]", root: Path, dry_run: bool, quiet: bool) -> 
     from simpang_gateway.files import describe
 
     report = []
-    for number, action in enumerate(plan, 1):
-        due = not action.done(root)
+    # Judged before the first step, as a dry run does: what is told is what is done.
+    dues = [not action.done(root) for action in plan]
+    for number, (action, due) in enumerate(zip(plan, dues, strict=True), 1):
         report.append({"action": action.words(), "due": due, "content": action.content()})
         if not quiet:
             click.echo(

@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +49,8 @@ class Folder:
         return ""
 
     def done(self, root: Path) -> bool:
-        return inside(root, self.path).is_dir()
+        path = inside(root, self.path)
+        return path.is_dir() and _is_owned(root, path, self.mode, self.owner, self.group)
 
     def act(self, root: Path) -> None:
         path = inside(root, self.path)
@@ -90,6 +92,36 @@ class File:
             _own(root, part, self.mode, self.owner, self.group)
             os.fsync(file.fileno())
         os.replace(part, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Gift:
+    """Gives what is there already to an owner: a file with a mode, or a folder with all that is in it."""
+
+    path: Path
+    owner: str
+    group: str
+    mode: int | None = None
+
+    def words(self) -> str:
+        mode = "" if self.mode is None else f"mode {self.mode:04o}, "
+        return f"give {self.path}  ({mode}{self.owner}:{self.group})"
+
+    def content(self) -> str:
+        return ""
+
+    def done(self, root: Path) -> bool:
+        return all(_is_owned(root, path, self.mode, self.owner, self.group) for path in self._paths(root))
+
+    def act(self, root: Path) -> None:
+        for path in self._paths(root):
+            _own(root, path, self.mode, self.owner, self.group)
+
+    def _paths(self, root: Path) -> list[Path]:
+        path = inside(root, self.path)
+        if not os.path.lexists(path):
+            return []
+        return [path, *(sorted(path.rglob("*")) if path.is_dir() and self.mode is None else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +215,22 @@ def known_user(root: Path, name: str) -> tuple[int, int] | None:
     return None
 
 
-def _own(root: Path, path: Path, mode: int, owner: str, group: str) -> None:
-    ids = [(0, 0) if name == "root" else known_user(root, name) for name in (owner, group)]
-    if None in ids:
+def _owner(root: Path, owner: str, group: str) -> tuple[int, int] | None:
+    user = (0, 0) if owner == "root" else known_user(root, owner)
+    members = (0, 0) if group == "root" else known_user(root, group)
+    return None if user is None or members is None else (user[0], members[1])
+
+
+def _is_owned(root: Path, path: Path, mode: int | None, owner: str, group: str) -> bool:
+    status = path.lstat()
+    right = mode is None or stat.S_IMODE(status.st_mode) == mode
+    return right and (status.st_uid, status.st_gid) == _owner(root, owner, group)
+
+
+def _own(root: Path, path: Path, mode: int | None, owner: str, group: str) -> None:
+    ids = _owner(root, owner, group)
+    if ids is None:
         raise OSError(f"there is no user {owner}:{group} yet")
-    os.chown(path, ids[0][0], ids[1][1])  # type: ignore[index]
-    path.chmod(mode)
+    os.chown(path, *ids, follow_symlinks=False)
+    if mode is not None:
+        path.chmod(mode)

@@ -10,7 +10,7 @@ from simpang_gateway import keystore
 from simpang_gateway.errors import SimpangError
 
 from . import templates
-from .actions import MARK, Action, Call, Command, File, Folder, Removal, inside, known_user
+from .actions import MARK, Action, Call, Command, File, Folder, Gift, Removal, inside, known_user
 from .handover import Handover
 
 USER = "simpang"
@@ -33,6 +33,8 @@ class Wanted:
     site: str
     state: Path
     config_text: str | None
+    secrets: tuple[Path, ...] = ()
+    """Files that the configuration names: only the gateway may read them."""
 
 
 def install_plan(wanted: Wanted) -> list[Action]:
@@ -55,8 +57,14 @@ def install_plan(wanted: Wanted) -> list[Action]:
     ]
     if wanted.config_text is not None:
         steps.append(File(CONFIG_FILE, wanted.config_text, 0o640, "root", USER))
+    else:
+        steps.append(Gift(CONFIG_FILE, "root", USER, 0o640))
+    own = {secret.parent for secret in wanted.secrets if CONFIG_FOLDER in secret.parent.parents}
+    steps += [Gift(path, USER, USER) for path in (*sorted(own), *wanted.secrets)]
     steps += [
         Folder(state, 0o700, USER, USER),
+        # What a restoration has put there belongs to whoever restored it.
+        Gift(state, USER, USER),
         Call(f"make {keystore.ROOT_KEY} and {keystore.REGISTRY} in {state}", has_keys, make_keys),
         Handover(state, CONFIG_FILE, USER),
         File(RULES_FILE, templates.udev_rules()),

@@ -14,8 +14,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import socket
+import struct
+import termios
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +45,7 @@ from .packets import (
 # paho's errors are ours to tell, as events; its lines would stand among them on standard error.
 _QUIET = logging.getLogger(f"{__name__}.paho")
 _QUIET.setLevel(logging.CRITICAL)
+_INT = struct.Struct("i")
 Incoming = Callable[[str, bytes, Any], None]
 """Takes topic, payload and properties of a message from the broker."""
 
@@ -282,6 +286,18 @@ class _Client(aiomqtt.Client):
             self.acks[info.mid] = waiting
         return waiting
 
+    def unsent(self) -> int:
+        """Bytes that the other end has not confirmed to have: paho's queue and the kernel's."""
+        waiting = sum(len(packet["packet"]) - packet["pos"] for packet in list(self._client._out_packet))
+        sock = self._client.socket()
+        if sock is None:
+            return waiting
+        try:
+            (queued,) = _INT.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_INT.size)))
+        except OSError:  # no such question here, or no such socket any more
+            return waiting
+        return waiting + int(queued)
+
     def discard(self) -> None:
         """Closes the socket at once; while the connecting thread still runs, as soon as it ends."""
         self._abandoned = True
@@ -347,6 +363,10 @@ class Connection:
         The future gives a reason code for each, a failure from 0x80 upwards, or raises ConnectionLost.
         """
         return self._client.listen(topics)
+
+    def unsent(self) -> int:
+        """Bytes that were sent and that the other end has not got yet: 0 when all are there."""
+        return self._client.unsent()
 
     async def close(self, timeout_s: float) -> None:
         """Says DISCONNECT (the last will is then not sent), waits at most `timeout_s`, and discards."""

@@ -1,7 +1,8 @@
 """The life of one connection: birth messages, records, heartbeats, and the end.
 
 Everything sent has a deadline. When one passes, the session ends and the connection is discarded: neither
-paho nor a half-dead broker would ever bring that message back.
+paho nor a half-dead broker would ever bring that message back. Only a link that visibly moves what was sent
+gets more time: a large record on a slow one would never arrive otherwise.
 """
 
 from __future__ import annotations
@@ -104,6 +105,9 @@ class Session:
         self._births = 0
         self._proven = False
         self._heard_ms = clock.monotonic_ms()
+        self._unsent: int | None = None  # at the last look
+        self._look_ms = 0
+        self._moved_ms = 0
         self._wake = asyncio.Event()
         connection.lost.add_done_callback(lambda _: self._wake.set())
 
@@ -149,6 +153,7 @@ class Session:
             if self._connection.lost.done():
                 return self._connection.lost.result()
             now_ms = self._clock.monotonic_ms()
+            self._look(now_ms)
             if now_ms >= self._deadline_ms():
                 raise TimedOut
             self._send(now_ms)
@@ -166,6 +171,18 @@ class Session:
         while self.outstanding and not self._connection.lost.done():
             self._wake.clear()
             await self._wake.wait()
+
+    def _look(self, now_ms: int) -> None:
+        """Sees whether the link still moves what was sent. What has all left proves nothing any more."""
+        if not self.outstanding:
+            self._unsent = None
+            self._look_ms = now_ms + self._timeout_ms // 4
+        elif now_ms >= self._look_ms:
+            unsent = self._connection.unsent()
+            if self._unsent is not None and 0 < unsent < self._unsent:
+                self._moved_ms = now_ms
+            self._unsent = unsent
+            self._look_ms = now_ms + self._timeout_ms // 4
 
     def _send(self, now_ms: int) -> None:
         if not self.outstanding and now_ms >= self._heard_ms + self._heartbeat_ms:
@@ -325,6 +342,8 @@ class Session:
 
     def _hear(self) -> int:
         self._heard_ms = self._clock.monotonic_ms()
+        self._unsent = None
+        self._look_ms = self._heard_ms + self._timeout_ms // 4
         if not self._proven:
             self._proven = True
             self._hooks.proven()
@@ -336,10 +355,13 @@ class Session:
         since = [sent[0] for sent in (oldest, self._control, self._state) if sent is not None]
         if self._asked_ms is not None:
             since.append(self._asked_ms)
-        return min(since) + self._timeout_ms if since else float("inf")
+        return max(min(since), self._moved_ms) + self._timeout_ms if since else float("inf")
 
     def _wait_s(self, now_ms: int) -> float:
-        due_ms = self._deadline_ms() if self.outstanding else self._heard_ms + self._heartbeat_ms
+        if self.outstanding:
+            due_ms = min(self._deadline_ms(), max(self._look_ms, now_ms + 1))
+        else:
+            due_ms = self._heard_ms + self._heartbeat_ms
         retry_s = self._pipeline.next_retry_s(now_ms / 1000)
         if retry_s is not None:
             due_ms = min(due_ms, retry_s * 1000)

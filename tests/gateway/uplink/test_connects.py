@@ -185,6 +185,41 @@ def dead_link(moment: float, row_after: float | None) -> None:
     run_virtual(silence)
 
 
+def slow_record(queue: Callable[[float], int], answers_after_s: float) -> tuple[bool, float]:
+    """A record whose acknowledgement takes that long; returns whether the link was kept, and for how long."""
+    found: list[tuple[bool, float]] = []
+
+    async def minutes(loop: JumpingLoop) -> None:
+        one = VirtualUplink(loop, lambda: FakeConnection(takes, LIMITS))
+        task = asyncio.create_task(one.uplink.run())
+        await asyncio.sleep(5)
+        connection = one.connector.connection
+        assert connection is not None
+        connection._latency_s = answers_after_s
+        start_s = loop.time()
+        connection.queue = lambda: queue(loop.time() - start_s)
+        one.store.add(row(1))
+        one.uplink.notify_new_rows(1)
+        await asyncio.wait({connection.lost}, timeout=answers_after_s + 1)
+        found.append((not connection.lost.done(), loop.time() - start_s))
+        await one.uplink.stop()
+        await task
+
+    run_virtual(minutes)
+    return found[0]
+
+
+def test_link_that_still_moves_a_large_record_is_kept_and_one_that_stands_still_is_not() -> None:
+    assert slow_record(lambda s: max(1, 30_000 - int(1000 * s)), 27)[0]
+    kept, lasted_s = slow_record(lambda s: 30_000, 27)
+    assert (kept, lasted_s < 8) == (False, True)
+    # All has left, and nothing comes back: that is no slow link.
+    kept, lasted_s = slow_record(lambda s: 0, 27)
+    assert (kept, lasted_s < 8) == (False, True)
+    kept, lasted_s = slow_record(lambda s: max(20_000, 30_000 - int(1000 * s)), 60)
+    assert (kept, 14 < lasted_s < 20) == (False, True)
+
+
 def test_limiter_counts_a_closed_span() -> None:
     limiter = Limiter(2, 60.0)
     assert limiter.wait_s(0) <= 0

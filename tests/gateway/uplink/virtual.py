@@ -51,6 +51,7 @@ class FakeConnection(Connection):
         self._latency_s = latency_s
         self._loop = asyncio.get_running_loop()
         self._lost: asyncio.Future[Loss] = self._loop.create_future()
+        self.queue: Callable[[], int] = lambda: 0
         self._waiting: set[asyncio.Future[Any]] = set()
 
     @property
@@ -73,6 +74,9 @@ class FakeConnection(Connection):
         self._waiting.add(waiting)
         self._loop.call_later(self._latency_s, self._settle, waiting, [1] * len(topics))
         return waiting
+
+    def unsent(self) -> int:
+        return self.queue()
 
     def _settle(self, waiting: asyncio.Future[Any], found: Any) -> None:
         if not waiting.done():

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import random
 from functools import partial
 from pathlib import Path
 
 from hil_tests.bench import BUSY
+from hil_tests.site import Site
 from simpang.cli.city import CityLink
 from simpang.cli.orders import config_lines, make_key, make_order
 from simpang.rig.broker import Broker
@@ -14,8 +16,12 @@ from simpang.rig.node import VirtualNode
 from simpang_gateway.config import Uplink
 from simpang_gateway.downlink.catalogue import CATALOGUE
 from simpang_gateway.downlink.envelope import unpack
+from simpang_gateway.errors import SimpangError
+from simpang_protocol import codes, commands, record, schema
 
 DEADLINE_S = 30.0
+COMMANDS = 12
+KILLS = 2
 
 
 def _send(broker: Broker, data: bytes, order: object) -> list[dict[str, object]]:
@@ -69,4 +75,78 @@ async def test_node_does_what_the_city_asks_and_says_so(mosquitto_command, tmp_p
     finally:
         gateway.kill()
         await node.stop()
+        broker.kill()
+
+
+async def test_killed_gateway_has_nothing_done_twice_and_forgets_nothing(
+    mosquitto_command, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    broker = Broker(tmp_path / "broker", mosquitto_command.argv, mosquitto_command.env)
+    broker.start()
+    site = Site(
+        tmp_path, broker=BrokerAddress(broker.host, broker.port), settings={"uplink": {"backoff_max_s": 1}}
+    )
+    signer = make_key("ops")
+    with site.gateway.config.open("a") as file:
+        file.write("[commands]\nper_minute = 6000\n" + config_lines(signer, ["node.identify"], []))
+    # The node carries a number out once, and says so as often as it is asked.
+    obeyed: list[tuple[int, bytes]] = []
+
+    def obey(kind: int, plain: bytes) -> None:
+        number, _, data = commands.parse_config(plain)
+        if not obeyed or number > obeyed[-1][0]:
+            obeyed.append((number, data))
+        elif number < obeyed[-1][0]:
+            return
+        journal = site.node.journal
+        row = commands.result_row(number, codes.DONE)
+        journal.append(record.build(schema.EVENT, journal.seq, record.UPTIME, 0, 0, [row]))
+
+    site.node.on_command = obey
+    listed: dict[str, str] = {}
+
+    async def look() -> bool:
+        try:
+            found = (await site.gateway.request("commands"))["commands"]
+        except SimpangError:
+            return False
+        listed.update({command["id"]: command["state"] for command in found})
+        return list(listed.values()) == ["done"] * COMMANDS
+
+    try:
+        await site.start()
+        orders = [
+            make_order(
+                "node.identify",
+                str(n + 1),
+                site="semarang-1",
+                gateway="gw-1",
+                node=site.number,
+                valid_s=600,
+                id=f"c-{n}",
+            )
+            for n in range(COMMANDS)
+        ]
+        kills = sorted(chance.sample(range(COMMANDS), KILLS))
+        with CityLink(Uplink(name="city", host=broker.host, port=broker.port)) as city:
+            async with asyncio.timeout(120):
+                for n, order in enumerate(orders):
+                    # Sent until the gateway says that it has it, and then once more.
+                    while order.id not in listed:
+                        await asyncio.to_thread(city.send, order, signer.sign(order))
+                        site.line.create()
+                        await asyncio.sleep(0.05)
+                        await look()
+                    await asyncio.to_thread(city.send, order, signer.sign(order))
+                    if n in kills:
+                        await asyncio.sleep(chance.random() / 10)
+                        site.gateway.kill()
+                        await site.start()
+                while not await look():
+                    site.line.create()
+                    await asyncio.sleep(0.05)
+        assert sorted(data for _, data in obeyed) == [(n + 1).to_bytes(2, "little") for n in range(COMMANDS)]
+    finally:
+        site.close()
         broker.kill()

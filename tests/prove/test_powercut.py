@@ -195,10 +195,10 @@ def test_status_of_unsafe_is_0_only_if_each_setting_lost(
 
 def test_one_image_alone_is_the_same_one(seed: int, compiler: None) -> None:
     with powercut.scratch() as folder:
-        powercut.prepare(seed, 10, "off", folder)
-        (whole,) = (powercut.run_piece(piece) for piece in powercut.pieces(seed, 10, "off", folder))
+        powercut.prepare(seed, 40, "off", folder)
+        (whole,) = (powercut.run_piece(piece) for piece in powercut.pieces(seed, 40, "off", folder))
         number = int(whole.faults[0].split()[1].rstrip(","))
-        (piece,) = powercut.pieces(seed, 10, "off", folder, number)
+        (piece,) = powercut.pieces(seed, 40, "off", folder, number)
         alone = powercut.run_piece(piece)
     assert alone.scenarios == 1
     assert alone.faults[0].split(": ")[:2] == whole.faults[0].split(": ")[:2]
@@ -217,7 +217,7 @@ def test_without_a_compiler_it_says_what_to_install(
 
 
 def test_states_that_differ_are_told_apart() -> None:
-    def state(*rows: tuple[int, int, int, str], **tables: frozenset[tuple[str, ...]]) -> State:
+    def state(*rows: tuple[int, int, int, str], **tables: frozenset[tuple[object, ...]]) -> State:
         return State({"record": frozenset(rows), **tables})
 
     one, two, other = (1, 7, 0, "a"), (2, 7, 1, "b"), (2, 7, 1, "x")
@@ -228,8 +228,24 @@ def test_states_that_differ_are_told_apart() -> None:
     assert compare(state(one, other), state(one, two), state(one, two)).changed == 1
     assert compare(state(one, two), state(one), state(one)).invented == 1
     assert compare(state(one, (2, 7, 0, "a")), state(one), state(one)).duplicates == 1
-    cursor = frozenset({("city",)})
-    assert compare(state(one), state(one, cursor=cursor), state(one, two, cursor=cursor)).states
+
+
+def test_state_between_two_transactions_is_whole_only_if_nothing_counts_on_what_is_not_there() -> None:
+    def state(records: int, base: int, cursor: int) -> State:
+        rows = [(row_id, 7, row_id - 1, b"body") for row_id in range(1, records + 1)]
+        return State({
+            "record": frozenset(rows),
+            "window": frozenset({(7, base, 0, 0)}),
+            "cursor": frozenset({(b"city", cursor, b"", 0)}),
+        })
+
+    before, after = state(2, 2, 1), state(6, 6, 2)
+    for cursor in (1, 2):
+        assert not compare(state(4, 4, cursor), before, after).some
+    assert "counts on record" in str(compare(state(4, 5, 1), before, after))
+    assert "forgets" in str(compare(state(4, 1, 1), before, after))
+    assert "cursor" in str(compare(state(4, 4, 3), before, after))
+    assert "cursor" in str(compare(state(4, 4, 0), before, after))
 
 
 def test_live_cuts_say_what_is_missing(

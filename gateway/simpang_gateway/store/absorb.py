@@ -24,6 +24,24 @@ def jumped(highest: int) -> int:
     return (highest // JUMP + 2) * JUMP
 
 
+def countable(connection: sqlite3.Connection, lots: Sequence[Lot]) -> list[Lot]:
+    """The rows that the windows of this store can count one by one, without giving up any that is missing.
+
+    For rows of a commit that was never complete: their nodes still have all of them and send the rest.
+    """
+    seqs: defaultdict[int, int] = defaultdict(int)
+    for lot in lots:
+        for values in lot:
+            seqs[values[1]] |= 1 << values[2]
+    limits = {}
+    for key, settled in seqs.items():
+        window = _window(connection, key)
+        settled |= 0 if window is None else states.mask(window)
+        first_missing = (~settled & (settled + 1)).bit_length() - 1
+        limits[key] = first_missing + states.WINDOW_BITS
+    return [[values for values in lot if values[2] <= limits[values[1]]] for lot in lots]
+
+
 @dataclass(slots=True)
 class Tally:
     """What came of a salvage.
@@ -162,9 +180,17 @@ class Absorber:
                     ledger.withdraw_known(connection, LossRemoval(*unpack_key(key), seq))
 
     def join_windows(
-        self, connection: sqlite3.Connection, found: Mapping[int, WindowState], wall_ms: int
+        self,
+        connection: sqlite3.Connection,
+        found: Mapping[int, WindowState],
+        wall_ms: int,
+        *,
+        from_zero: bool = False,
     ) -> int:
-        """Settle what was salvaged; return how many windows changed. No session may be at work."""
+        """Settle what was salvaged; return how many windows changed. No session may be at work.
+
+        `from_zero`: where there is no window, the seqs below the first that is here are still to come.
+        """
         changed = []
         for key in found.keys() | self._unsettled.keys():
             here, salvaged = _window(connection, key), found.get(key)
@@ -174,7 +200,7 @@ class Absorber:
                 whole = states.merge_windows(known[0], known[1])
             seqs = self._unsettled.get(key, {})
             settled = states.mask(whole) if known else 0
-            if seqs and not known:
+            if seqs and not known and not from_zero:
                 # Below the first that is here all were delivered and deleted, as far as anyone can know.
                 settled = (1 << min(seqs)) - 1
             ranges = connection.execute("select 1 from lost where k = ? limit 1", (key,)).fetchone()

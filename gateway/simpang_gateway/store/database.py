@@ -180,8 +180,8 @@ class Database:
             excess = self._quota.excess(connection, Batch())
             trimmed = self._trim(connection, excess, 0, self._cursors)
             self._note_gone(connection, trimmed.rows, trimmed)
-            _mark(connection)
-        self._look_at_log(True)
+            # There must be something to write: it tells whether the disk takes it.
+            self._mark_due = True
         self._after_trim(trimmed)
         self._gone += trimmed.rows
         self._error = None
@@ -309,9 +309,6 @@ class Database:
             self._bound_windows(connection, batch)
             if time.monotonic() - self._housekept_s > _HOUSEKEEPING_S:
                 self._keep_house(connection)
-            marked = self._mark_due
-            if marked:
-                _mark(connection)
         # Only a commit that stands changes what is known here.
         first_id, self._next_id = self._next_id, self._next_id + len(values)
         if values:
@@ -323,7 +320,6 @@ class Database:
         for row_id in notes:
             del self._notes[row_id]
         self._suspect = False
-        self._look_at_log(marked)
         self._after_trim(trimmed)
         self._trimming.shares.add(batch.records)
         return Committed(first_id, ride)
@@ -339,7 +335,7 @@ class Database:
         try:
             if self._log.look() and not marked:
                 self._mark_due = True
-                with self._writing() as connection:
+                with self._guarded() as connection, transaction(connection):
                     _mark(connection)
                 self._mark_due = False
                 self._log.look()
@@ -428,7 +424,6 @@ class Database:
         if trimmed:
             self._after_trim(trimmed)
         self._trimming.oldest = 0
-        self._look_at_log(False)
 
     def join(self, riders: Mapping[str, Cursor]) -> dict[str, Cursor] | None:
         """Join what was salvaged with what came since; return the uplinks' cursors, or None: nothing to join.
@@ -450,7 +445,6 @@ class Database:
         self._trimming.oldest = self._trimming.thin_node = 0
         self._trimming.shares.forget()
         self._rescue.joined()
-        self._look_at_log(False)
         return cursors
 
     def adopt(self, restored: str, births: Mapping[int, int]) -> bool:
@@ -531,8 +525,13 @@ class Database:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction. The one that begins a log puts the mark into it."""
         with self._guarded() as connection, transaction(connection):
             yield connection
+            marked = self._mark_due
+            if marked:
+                _mark(connection)
+        self._look_at_log(marked)
 
     @contextmanager
     def _guarded(

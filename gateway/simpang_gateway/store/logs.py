@@ -7,6 +7,7 @@ damaged frame. So each log of ours begins with the page of `meta`, which names t
 
 import os
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
@@ -14,6 +15,7 @@ from urllib.parse import quote
 
 from . import leaves
 from .errors import SQLITE_ERRORS, from_os
+from .schema import PAGE_SIZE
 from .walfile import LogFile
 
 _VERSION_AT = slice(60, 64)
@@ -52,6 +54,7 @@ def judge(path: str) -> Judgement:
         with open(path, "rb") as file:
             version = int.from_bytes(file.read(64)[_VERSION_AT], "big")
         commits = commits_behind = 0
+        behind: dict[int, bytes] = {}
         names: set[str] = set()
         beats: set[int] = set()
         broken = False
@@ -63,6 +66,8 @@ def judge(path: str) -> Judgement:
             end = (frame.page, frame.number) if frame.pages_after else (0, 0)
             if broken:
                 commits_behind += ends
+                if frame.chained:
+                    behind[frame.page] = frame.data
                 continue
             commits += ends
             name, beat = _mark(frame.data, frame.page)
@@ -75,10 +80,25 @@ def judge(path: str) -> Judgement:
         raise from_os(error, path) from error
     if commits and version >= MARKED_SINCE and not _is_ours(path, names, beats):
         return Judgement(Verdict.STRANGE, commits + commits_behind)
-    if commits_behind == 0:
+    if commits_behind == 0 or (behind and _has_pages(path, behind)):
         return Judgement(Verdict.WELL)
-    torn = commits_behind == 1 and log.header_whole
+    # The first commit of a log shares a sector with the header: a cut in it may destroy that too.
+    torn = commits_behind == 1
     return Judgement(Verdict.TORN if torn else Verdict.DAMAGED, commits_behind)
+
+
+def _has_pages(path: str, pages: Mapping[int, bytes]) -> bool:
+    """Whether the file holds these pages already.
+
+    SQLite begins a log anew only when all of it is in the file. A power cut in that destroys the header; the
+    frames of the time before are still there, and nobody needs them.
+    """
+    with open(path, "rb") as file:
+        for number, data in pages.items():
+            file.seek((number - 1) * PAGE_SIZE)
+            if file.read(PAGE_SIZE) != data:
+                return False
+    return True
 
 
 def _mark(page: bytes, number: int) -> tuple[str | None, int | None]:
@@ -106,4 +126,5 @@ def _is_ours(path: str, names: set[str], beats: set[int]) -> bool:
     if not isinstance(known.get("uuid"), str) or not isinstance(known.get("beat"), int):
         return True
     # The file has the mark of this log already where its pages were copied, else that of the log before.
-    return names == {known["uuid"]} and min(beats) - 1 <= known["beat"] <= max(beats)
+    # A store that took the place of another has both names in its log.
+    return known["uuid"] in names and min(beats) - 1 <= known["beat"] <= max(beats)

@@ -150,10 +150,14 @@ class Rescue:
         base = next_id if remembered else absorb.jumped(highest)
         absorber = self._absorber = Absorber(base, newest, settled_is_here=True)
         with transaction(connection):
+            if torn:
+                lots = absorb.countable(connection, lots)
             for lot in lots:
                 absorber.take(connection, lot, lambda _: True)
             for wreck in self._wrecks:
-                absorber.join_windows(connection, wreck.finds.windows, wall_ms)
+                # The windows of a torn commit count records that may not be here.
+                windows = {} if torn else wreck.finds.windows
+                absorber.join_windows(connection, windows, wall_ms, from_zero=torn)
             for wreck in self._wrecks:
                 self._join_cursors(connection, wreck)
             taken = absorber.tally.rows

@@ -12,6 +12,9 @@ _WINDOWS = """select w.k, w.base, w.bits, w.counter, u.offset_ms, w.port
     from window w left join uptime u on u.k = w.k and u.boot = ?"""
 
 
+WINDOW_BITS = 64
+
+
 def seal(numbers: Sequence[int], tail: bytes) -> int:
     """CRC of the columns of a window or a cursor.
 

@@ -1,6 +1,7 @@
 """`simpang prove kill`: the real gateway process, killed in the middle of its work."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -28,6 +29,12 @@ _FAULTS_SHOWN = 10
 @click.option(
     "--unsafe", is_flag=True, help="Acknowledge before the commit, and so lose; status 0 only if it did."
 )
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Where the stores lie meanwhile: on the card that you want to know about.",
+)
 @click.option("--mosquitto", metavar="FILE", help="The broker, if it is not on PATH.")
 @json_option
 @click.pass_context
@@ -38,6 +45,7 @@ def kill(
     only: int | None,
     jobs: int | None,
     unsafe: bool,
+    folder: Path | None,
     mosquitto: str | None,
     as_json: bool,
 ) -> None:
@@ -66,7 +74,7 @@ def kill(
         broker = mosquitto or find_mosquitto()
     except RigError as error:
         raise click.ClickException(str(error)) from error
-    pieces = proof.pieces(seed, count, broker, unsafe)
+    pieces = proof.pieces(seed, count, broker, hasty=unsafe, folder=folder)
     if only is not None:
         pieces = [piece for piece in pieces if piece.number == only]
         if not pieces:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -39,6 +40,12 @@ _INTERRUPTED = 130
     help="Instead of images, N cuts of a real ext4 over a FUSE disk with a volatile cache; needs root.",
 )
 @click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Where images are written and opened.  [default: /dev/shm, else the temporary folder]",
+)
+@click.option(
     "--unsafe",
     is_flag=True,
     help="Set the store so that it must lose (synchronous=NORMAL, OFF, psow=1); status 0 only if it did.",
@@ -52,6 +59,7 @@ def powercut(
     only: int | None,
     jobs: int | None,
     live: int | None,
+    folder: Path | None,
     unsafe: bool,
     as_json: bool,
 ) -> None:
@@ -66,7 +74,7 @@ def powercut(
     With --live the kernel decides: ext4 on a loop device lies on a disk that forgets, at the cut, some of
     what it was not told to flush. With --unsafe this runs with synchronous=OFF.
 
-    Needs a C compiler (cc), and about 100 MB of /dev/shm or of the temporary folder; --live also root, FUSE,
+    Needs a C compiler (cc), and about 200 MB of /dev/shm or of the temporary folder; --live also root, FUSE,
     loop devices and the headers of libfuse3. Writes nothing to the gateway's own store. Ctrl-C prints what
     was done by then. The exit status is 1 where something was lost.
     """
@@ -88,7 +96,7 @@ def powercut(
     say: Callable[[str], None] = (lambda line: None) if as_json else click.echo
     for mode in modes:
         try:
-            told = _run(mode, seed, count, only, jobs, live is not None, as_json, say)
+            told = _run(mode, seed, count, only, jobs, live is not None, folder, as_json, say)
         except RigError as error:
             raise click.ClickException(str(error)) from error
         tellings[mode] = told
@@ -111,6 +119,7 @@ def _run(
     only: int | None,
     jobs: int | None,
     live: bool,
+    place: Path | None,
     as_json: bool,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -120,7 +129,7 @@ def _run(
 
     tally = proof.Tally()
     operations = 0
-    with proof.scratch() as folder:
+    with proof.scratch(place) as folder:
         pieces: list[Any]
         work: Any = powercut_live.run_piece if live else proof.run_piece
         if live:

@@ -80,19 +80,31 @@ class Piece:
     kills: int
     mosquitto: str
     hasty: bool = False
+    folder: str | None = None
 
 
-def pieces(seed: int, count: int, mosquitto: str, hasty: bool = False, size: int = KILLS) -> list[Piece]:
-    """The pieces of a run of `count` kills, `size` each."""
+def pieces(
+    seed: int,
+    count: int,
+    mosquitto: str,
+    *,
+    hasty: bool = False,
+    size: int = KILLS,
+    folder: Path | None = None,
+) -> list[Piece]:
+    """The pieces of a run of `count` kills, `size` each; all files are below `folder` if there is one."""
+    below = None if folder is None else str(folder)
     return [
-        Piece(seed, number, min(size, count - number * size), mosquitto, hasty)
+        Piece(seed, number, min(size, count - number * size), mosquitto, hasty, below)
         for number in range(-(-count // size))
     ]
 
 
 def run_piece(piece: Piece) -> Tally:
     """Kill and count."""
-    with tempfile.TemporaryDirectory(prefix="simpang-kill-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="simpang-kill-", dir=piece.folder, ignore_cleanup_errors=True
+    ) as folder:
         run = _Run(piece, Path(folder))
         try:
             asyncio.run(run.run())

@@ -7,8 +7,9 @@ it held after the last transaction that had returned, or after the one that was 
 new records. What it held then is read from the files as they were at that moment, and held against the
 acknowledgements.
 
-Images come in blocks. Those of one block are cuts of one recording; in two blocks of five they are cuts of a
-second and third recording, each of which began with what an earlier cut had left.
+Images come in blocks. Those of one block are cuts of one recording; in two blocks of six they are cuts of a
+second and third recording, each of which began with what an earlier cut had left. In one block of six the
+file is damaged at the beginning, and cut while what is left of it comes into a new one (powercut_salvage.py).
 """
 
 from __future__ import annotations
@@ -37,18 +38,20 @@ from . import native, oldstore
 from .powercut_account import EMPTY, Account, Look, State, compare, look
 from .powercut_disk import Disk, Files, read_folder, write_folder
 from .powercut_trace import MARK, SYNC, Operation, read_log
-from .powercut_writer import NODES, body
+from .powercut_writer import NODES, SAFE, body
 
 BLOCK = 40
 """Images of one block."""
 
 _REGION = 5
-# Two blocks of five go on from a cut.
-_BLOCKS = ("new", "new", "again", "old", "again")
+SALVAGE = "salvage"
+# Two blocks of six go on from a cut; one begins with a damaged file.
+_BLOCKS = ("new", "new", "again", "old", "again", SALVAGE)
 _SHORT = 1000
 _STEPS = {"new": (140, 1400), "old": (30, 200)}
 _AGAIN_STEPS = 7
 _RECORD_S = 600
+_ROOM = 512 << 20
 
 
 @dataclass
@@ -125,12 +128,13 @@ def pieces(seed: int, count: int, mode: str, folder: Path, only: int | None = No
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for recordings and images, gone at the end; in memory where that is to be had."""
+def scratch(place: Path | None = None) -> Iterator[Path]:
+    """A folder for recordings and images, gone at the end: in `place`, or in memory where it is to be had."""
     memory = Path("/dev/shm")
-    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 256 << 20
+    if place is None and memory.is_dir() and os.access(memory, os.W_OK):
+        place = memory if shutil.disk_usage(memory).free > _ROOM else None
     with tempfile.TemporaryDirectory(
-        prefix="simpang-powercut-", dir=memory if roomy else None, ignore_cleanup_errors=True
+        prefix="simpang-powercut-", dir=place, ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder).resolve()
 
@@ -145,13 +149,13 @@ def prepare(seed: int, count: int, mode: str, folder: Path) -> int:
     operations = 0
     needed = {piece.kind for piece in pieces(seed, count, mode, folder)}
     for kind, steps in _STEPS.items():
-        if kind not in needed and "again" not in needed:
+        if kind not in needed and not needed & {"again", SALVAGE}:
             continue
         base: Files = {}
         if kind == "old":
             base = _old_store(folder, seed)
-        _record(folder / f"{mode}-{kind}", base, mode, f"{seed} {kind}", steps[count >= _SHORT])
-        operations += len(_load(str(folder / f"{mode}-{kind}")).operations)
+        record(folder / f"{mode}-{kind}", base, mode, f"{seed} {kind}", steps[count >= _SHORT])
+        operations += len(load(str(folder / f"{mode}-{kind}")).operations)
     return operations
 
 
@@ -166,7 +170,9 @@ def _old_store(folder: Path, seed: int) -> Files:
     return files
 
 
-def _record(place: Path, base: Files, mode: str, seed: str, steps: int) -> None:
+def record(
+    place: Path, base: Files, mode: str, seed: str, steps: int, *, salvages: bool = False
+) -> None:
     """Let the writer work on a copy of `base`; `place` then holds base, state and log."""
     write_folder(place / "base", base)
     write_folder(place / "state", base)
@@ -181,7 +187,7 @@ def _record(place: Path, base: Files, mode: str, seed: str, steps: int) -> None:
     done = subprocess.run(
         [
             sys.executable, "-m", "simpang.prove.powercut_writer", str(place / "state" / "store.db"),
-            "--seed", seed, "--steps", str(steps), "--mode", mode,
+            "--seed", seed, "--steps", str(steps), "--mode", mode, *(["--salvage"] if salvages else []),
         ],
         env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_RECORD_S,
         check=False,
@@ -191,7 +197,7 @@ def _record(place: Path, base: Files, mode: str, seed: str, steps: int) -> None:
 
 
 @lru_cache(maxsize=2)
-def _load(place: str) -> Recording:
+def load(place: str) -> Recording:
     return Recording(read_folder(Path(place) / "base"), read_log(Path(place) / "log"))
 
 
@@ -200,7 +206,12 @@ def run_piece(piece: Piece) -> Tally:
     with tempfile.TemporaryDirectory(dir=piece.folder) as folder:
         block = _Block(piece, Path(folder))
         try:
-            block.run()
+            if piece.kind == SALVAGE and piece.mode == SAFE:
+                from . import powercut_salvage  # it needs this module whole
+
+                powercut_salvage.run(piece, Path(folder), block.tally)
+            else:
+                block.run()
         except Exception:
             block.tally.faults.append(f"block {piece.number}: {traceback.format_exc(limit=-4)}")
         return block.tally
@@ -219,12 +230,12 @@ class _Block:
 
     def run(self) -> None:
         """Cut one recording again and again, or go on from a cut, twice."""
-        shared = self._piece.kind
+        shared = "new" if self._piece.kind == SALVAGE else self._piece.kind
         if shared != "again":
-            recording = _load(f"{self._piece.folder}/{self._piece.mode}-{shared}")
+            recording = load(f"{self._piece.folder}/{self._piece.mode}-{shared}")
             self._cut_all(recording, list(self._numbers), self._spread(recording))
             return
-        recording = _load(f"{self._piece.folder}/{self._piece.mode}-{self._chance.choice(('new', 'old'))}")
+        recording = load(f"{self._piece.folder}/{self._piece.mode}-{self._chance.choice(('new', 'old'))}")
         numbers = list(self._numbers)
         # The first image is the one that the second recording begins with, and so on.
         third = len(numbers) * 2 // 3
@@ -235,8 +246,8 @@ class _Block:
                 return
             place = self._folder / f"again-{last}"
             seed = f"{self._piece.seed} {self._piece.number} {last}"
-            _record(place, files, self._piece.mode, seed, _AGAIN_STEPS)
-            recording = _load(str(place))
+            record(place, files, self._piece.mode, seed, _AGAIN_STEPS)
+            recording = load(str(place))
 
     def _spread(self, recording: Recording) -> Iterator[int]:
         """Places anywhere in a recording, a few close together."""
@@ -305,6 +316,7 @@ class _Block:
             tally.kinds[what] += what in said
         if operation is not None:
             tally.kinds["after a sync" if operation.kind == SYNC else f"after {operation.kind}"] += 1
+        tally.kinds["torn commit salvaged"] += found.salvaged
         faults = list(found.faults)
         if found.created and before.tables:
             faults.append("a new store was begun")

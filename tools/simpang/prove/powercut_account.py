@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import struct
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,9 @@ TABLES = ("record", "window", "lost", "folded", "cursor", "aside", "node", "upti
 _META = (b"uuid", b"gone", b"thin_node", b"thin_from")
 
 # What an opening may say after a power cut; whatever else it says is a fault.
-_QUIET = ("store.created", "store.migrated")
+_QUIET = ("store.created", "store.migrated", "store.salvaged")
 _TRIAL_NODE = 60_000
+_SALVAGE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Look:
     state: State | None = None
     faults: list[str] = field(default_factory=list)
     created: bool = False
+    salvaged: bool = False
 
 
 def read_state(connection: sqlite3.Connection) -> State:
@@ -68,10 +71,14 @@ async def look(folder: Path) -> Look:
 
     def event(code: str, arguments: Mapping[str, object]) -> None:
         found.created |= code == "store.created"
+        found.salvaged |= code == "store.salvaged"
         if code not in _QUIET:
             found.faults.append(f"{code} {dict(arguments)}")
 
-    options = StoreOptions(max_mb=writer.QUOTA_MB, uplinks=writer.UPLINKS, on_event=event)
+    salvaged = asyncio.Event()
+    options = StoreOptions(
+        max_mb=writer.QUOTA_MB, uplinks=writer.UPLINKS, on_event=event, on_salvaged=salvaged.set
+    )
     try:
         store = await Store.open(str(folder / "store.db"), options, "boot-after")
     except StoreError as error:
@@ -79,6 +86,9 @@ async def look(folder: Path) -> Look:
         return found
     options_said = len(found.faults)
     try:
+        if store.salvaging:
+            await asyncio.wait_for(salvaged.wait(), _SALVAGE_S)
+            await store.join_salvaged()
         found.state = await store._run(partial(store._database.query, read_state))
         trial = NewRecord(_TRIAL_NODE, 1, 0, 1, 0, 0, False, b"after the cut")
         row_id = await store.commit(Batch(records=(trial,)))
@@ -87,8 +97,8 @@ async def look(folder: Path) -> Look:
             found.faults.append("a new record is not read back")
         # Making room for the trial is not a fault.
         del found.faults[options_said:]
-    except StoreError as error:
-        found.faults.append(f"not usable: {error}")
+    except (StoreError, TimeoutError) as error:
+        found.faults.append(f"not usable: {error!r}")
     finally:
         await store.close()
     return found
@@ -121,8 +131,10 @@ class Differences:
 
 
 def compare(found: State, before: State, after: State) -> Differences:
-    """What is wrong with the state that a cut left: it must be exactly that of the last transaction that had
-    returned (`before`), or that of the one that was under way (`after`).
+    """What is wrong with the state that a cut left: it must be that of the last transaction that had returned
+    (`before`), or that of the one that was under way (`after`), or what was salvaged of the latter.
+
+    What was salvaged lies between the two, row by row, and no window in it counts on what is not there.
     """
     result = Differences(duplicates=count_duplicates(found))
     if found.tables == before.tables or found.tables == after.tables or not before.tables:
@@ -135,12 +147,55 @@ def compare(found: State, before: State, after: State) -> Differences:
         if row_id in older or row_id in newer
     )
     result.invented = sum(row_id not in older and row_id not in newer for row_id in rows)
-    for table, content in found.tables.items():
-        if table != "record" and content not in (before.tables.get(table), after.tables.get(table)):
-            result.states.append(f"table {table} is neither as before nor as after")
-    if not result.some:
-        result.states.append("parts of two transactions")
+    for table in ("lost", "aside", "node", "uptime", "folded"):
+        content, old, new = (state.tables.get(table, frozenset()) for state in (found, before, after))
+        if not old & new <= content <= old | new:
+            result.states.append(f"table {table} is not between before and after")
+    result.states += _unfounded(found, before)
+    there, earlier, later = (_passed(state) for state in (found, before, after))
+    for uplink in there.keys() | earlier.keys() | later.keys():
+        now, was, will = (ids.get(uplink, frozenset()) for ids in (there, earlier, later))
+        if not was & will <= now <= was | will:
+            result.states.append(f"cursor {uplink!r} is not between before and after")
     return result
+
+
+def _unfounded(found: State, before: State) -> list[str]:
+    """Windows that count on what is neither there nor was counted on before, or that forget what was."""
+    there = set(identities(found))
+    ledger = Ledger(found)
+    faults = []
+    older = {row[0]: row for row in before.tables.get("window", ())}
+    newer = {row[0]: row for row in found.tables.get("window", ())}
+    for key in older.keys() | newer.keys():
+        was, now = (_settled(rows.get(key)) for rows in (older, newer))
+        for seq in now - was:
+            identity = (key >> 24, key & 0xFFFFFF, seq)
+            if identity not in there and identity not in ledger:
+                faults.append(f"the window counts on record {identity}, which is nowhere")
+        if was - now:
+            faults.append(f"the window of {(key >> 24, key & 0xFFFFFF)} forgets {sorted(was - now)[:3]}")
+    return faults
+
+
+def _passed(state: State) -> dict[bytes, frozenset[int]]:
+    """The rows that each uplink has passed."""
+    return {row[0]: frozenset(passed(row[1], row[2])) for row in state.tables.get("cursor", ())}
+
+
+def passed(last: int, done: bytes) -> set[int]:
+    """The rows that a cursor has passed."""
+    found = set(range(1, last + 1))
+    for first, end in struct.iter_unpack("<qq", done):
+        found.update(range(first, end + 1))
+    return found
+
+
+def _settled(window: tuple[Any, ...] | None) -> set[int]:
+    if window is None:
+        return set()
+    _, base, bits = window[:3]
+    return set(range(base)) | {base + 1 + bit for bit in range(64) if bits >> bit & 1}
 
 
 def count_duplicates(state: State) -> int:
@@ -166,9 +221,7 @@ class Account:
             self.rows[row[0]] = (row[1] >> 24, row[1] & 0xFFFFFF, row[2])
         for row in state.tables.get("cursor", ()):
             name, last, done = row[:3]
-            sent = self.sent[name.decode()]
-            for first, end in ((1, last), *struct.iter_unpack("<qq", done)):
-                sent.update(range(first, end + 1))
+            self.sent[name.decode()] |= passed(last, done)
         for row in state.tables.get("aside", ()):
             for sent in self.sent.values():
                 sent.discard(row[0])
@@ -191,7 +244,7 @@ class Account:
         """What a state lacks of what was acknowledged. States must come in their order."""
         faults: list[str] = []
         rows = state.records
-        ledger = _Ledger(state)
+        ledger = Ledger(state)
         delivered = set.intersection(*self.sent.values())
         for row_id, identity in list(self.rows.items()):
             row = rows.get(row_id)
@@ -225,7 +278,16 @@ def _is(row: Sequence[Any], identity: tuple[int, int, int]) -> bool:
     return node == _TRIAL_NODE or bool(row[-1] == writer.body(node, epoch, seq))
 
 
-class _Ledger:
+def identities(state: State) -> dict[tuple[int, int, int], bytes]:
+    """What each record holds, by identity."""
+    return {
+        (row[1] >> 24, row[1] & 0xFFFFFF, row[2]): row[-1]
+        for row in state.tables.get("record", ())
+        if row[1] >> 24 != _TRIAL_NODE
+    }
+
+
+class Ledger:
     """Which identities stand in the loss ledger."""
 
     def __init__(self, state: State) -> None:

@@ -54,6 +54,11 @@ SAFE, NORMAL, OFF, PSOW = "safe", "normal", "off", "psow"
 UNSAFE = (NORMAL, OFF, PSOW)
 """Settings that must lose: synchronous=NORMAL; OFF; psow=1 without the checkpoint at opening."""
 
+_EXPECTED = frozenset({
+    "store.created", "store.migrated", "store.dropped", "store.node_share", "store.quarantined",
+    "store.salvaging", "store.salvaged",
+})  # fmt: skip
+
 # Every so many seqs one is declared lost; every second of those comes after all.
 _GAP = 17
 _LAST_SEQ = 3000
@@ -127,13 +132,16 @@ class Writer:
         self._epochs: dict[int, int] = {}
         self._seqs: dict[int, int] = {}
         self._late: list[tuple[int, int, int]] = []
+        self._salvaged = asyncio.Event()
         self._store: Store
         self._committer: Committer
 
     async def open(self) -> None:
         """Open the store, go on where it stands."""
         self._boots += 1
-        options = StoreOptions(max_mb=QUOTA_MB, uplinks=UPLINKS, on_event=self._event)
+        options = StoreOptions(
+            max_mb=QUOTA_MB, uplinks=UPLINKS, on_event=self._event, on_salvaged=self._salvaged.set
+        )
         self._store = await Store.open(self._path, options, f"boot-{self._boots // 2}")
         self._mark("open", self._store.uuid)
         self._committer = Committer(self._store, 10, 64)
@@ -144,7 +152,7 @@ class Writer:
                 self._epochs[window.node], self._seqs[window.node] = window.epoch, window.base
 
     def _event(self, code: str, arguments: Mapping[str, object]) -> None:
-        if code not in ("store.created", "store.migrated", "store.dropped", "store.node_share"):
+        if code not in _EXPECTED:
             print(f"powercut_writer: {code} {dict(arguments)}", file=sys.stderr)
 
     async def step(self) -> None:
@@ -166,6 +174,15 @@ class Writer:
         else:
             await self.close()
             await self.open()
+
+    async def salvage(self, steps: int) -> None:
+        """Commit while what is left of a damaged file comes in, join it, and commit once more."""
+        for _ in range(steps):
+            await self._commit(2, 12)
+        await self._salvaged.wait()
+        await self._store.join_salvaged()
+        for _ in range(steps):
+            await self._commit(2, 12)
 
     async def close(self) -> None:
         """Close the store in order."""
@@ -292,12 +309,15 @@ def tell_transactions(mark: Marker) -> None:
         setattr(database.Database, name, told(getattr(database.Database, name)))
 
 
-async def write(path: str, chance: Random, steps: int, mark: Marker) -> None:
+async def write(path: str, chance: Random, steps: int, mark: Marker, salvages: bool) -> None:
     """Work for so many steps; one time in two the end is an orderly one."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, StillLoop)
     writer = Writer(path, chance, loop, mark)
     await writer.open()
+    if salvages:
+        await writer.salvage(steps)
+        os._exit(0)
     for _ in range(steps):
         await writer.step()
     if chance.random() < 0.5:
@@ -314,6 +334,7 @@ def main() -> None:
     parser.add_argument("--seed", required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--mode", choices=(SAFE, *UNSAFE), default=SAFE)
+    parser.add_argument("--salvage", action="store_true", help="the store is damaged")
     given = parser.parse_args()
     # The store draws from the common source when it reckons what each node holds.
     random.seed(given.seed)
@@ -322,7 +343,7 @@ def main() -> None:
         make_unsafe(given.mode)
     tell_transactions(mark)
     with asyncio.Runner(loop_factory=StillLoop) as runner:
-        runner.run(write(str(given.store), Random(given.seed), given.steps, mark))
+        runner.run(write(str(given.store), Random(given.seed), given.steps, mark, given.salvage))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import socket
-import struct
-import termios
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from . import tls
+from . import sockets, tls
 from .packets import (
     DEFAULT_RECEIVE_MAXIMUM,
     LOGIN_REFUSED,
@@ -45,7 +42,6 @@ from .packets import (
 # paho's errors are ours to tell, as events; its lines would stand among them on standard error.
 _QUIET = logging.getLogger(f"{__name__}.paho")
 _QUIET.setLevel(logging.CRITICAL)
-_INT = struct.Struct("i")
 Incoming = Callable[[str, bytes, Any], None]
 """Takes topic, payload and properties of a message from the broker."""
 
@@ -112,7 +108,7 @@ class _Client(aiomqtt.Client):
             properties=connect_properties(),
             # Ours is the window; paho must never queue behind it.
             max_inflight_messages=DEFAULT_RECEIVE_MAXIMUM,
-            socket_options=_socket_options(options),
+            socket_options=sockets.options(options.keepalive_s, options.timeout_s),
         )
         self._tls_files = options.tls
         self.tls: tls.Context | None = None
@@ -290,13 +286,7 @@ class _Client(aiomqtt.Client):
         """Bytes that the other end has not confirmed to have: paho's queue and the kernel's."""
         waiting = sum(len(packet["packet"]) - packet["pos"] for packet in list(self._client._out_packet))
         sock = self._client.socket()
-        if sock is None:
-            return waiting
-        try:
-            (queued,) = _INT.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_INT.size)))
-        except OSError:  # no such question here, or no such socket any more
-            return waiting
-        return waiting + int(queued)
+        return waiting if sock is None else waiting + sockets.queued(sock.fileno())
 
     def discard(self) -> None:
         """Closes the socket at once; while the connecting thread still runs, as soon as it ends."""
@@ -313,27 +303,6 @@ class _Client(aiomqtt.Client):
         self._client._reset_sockets()
         if self._misc_task is not None:
             self._misc_task.cancel()
-
-
-def _socket_options(options: ConnectOptions) -> list[tuple[int, int, int]]:
-    # The session's own signs of life come first; the kernel's probes are for a process that is held up.
-    found = [
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    ]
-    timeout_s = max(1, int(options.timeout_s))
-    linux = {
-        "TCP_KEEPIDLE": options.keepalive_s,
-        "TCP_KEEPINTVL": max(1, timeout_s // 3),
-        "TCP_KEEPCNT": 3,
-        # Without it a half-open link holds written bytes for up to 15 minutes of retransmission.
-        "TCP_USER_TIMEOUT": int(options.timeout_s * 1000),
-    }
-    for name, value in linux.items():
-        number: int | None = getattr(socket, name, None)
-        if number is not None:
-            found.append((socket.IPPROTO_TCP, number, value))
-    return found
 
 
 class Connection:

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import aiomqtt
 
 from ..clock import Clock
 from ..store.model import Cursor
+from .blame import Blame
 from .feeder import Feeder
 from .login import CertificateWatch, make_options
 from .mqtt import ConnectFailed, Connection, Connector, Loss
 from .outbox import Outbox, State
 from .pacing import Backoff, ByteWindow, Limiter, full_jitter
-from .packets import RETAIN_REFUSED, TAKEN_OVER, TOO_LARGE, Limits
-from .pipeline import Outgoing, Pipeline
+from .packets import RETAIN_REFUSED, TAKEN_OVER, TEXT, Limits, described
+from .pipeline import Pipeline
 from .place import Place
 from .profile import OFFLINE, ONLINE, Profile
+from .pulse import Progress, Pulse
 from .retained import Retained
 from .seams import Alarm, Counters, Emit, UplinkConfig, UplinkStore
 from .session import Hooks, Session, TimedOut
-from .sizes import MessageSize, Poison
+from .sizes import MessageSize
 from .subscriptions import Callback, Subscriptions
-from .troubles import REFUSALS, Troubles, refusal
+from .troubles import Troubles
 
 _BACKOFF_BASE_S = 1.0
 _BACKOFF_FLOOR_S = 0.5  # never more than two connects a second, unless the limit on them is opened
@@ -34,22 +36,9 @@ _ONE_MINUTE_S = 60.0
 _REFUSED_FLOOR_S = 1.0
 _LASTING_S = 60.0  # a connection this long was a success even with nothing to deliver
 _FAREWELL_S = 1.0
-_ENDS = "the connection ends when it is sent"
 _LOOK_EVERY_S = 3600.0  # at the certificate, while a connection lasts
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """For a watchdog, monotonic milliseconds: the uplink hangs if it is later than `due_ms` by some seconds.
-
-    An uplink without a network makes progress: it tries, fails and waits in time.
-    """
-
-    stepped_ms: int
-    due_ms: int
-    delivered_ms: int | None
 
 
 class Uplink:
@@ -86,9 +75,6 @@ class Uplink:
         self._counters = Counters()
         self._window = ByteWindow(config.publish_timeout_s)
         self._sizes = MessageSize(config.message_max_bytes)
-        self._poison = Poison()
-        self._alone = alone
-        self._asides: set[asyncio.Task[None]] = set()
         self._limits: Limits | None = None
         self._retains = True
         self._retained = Retained()
@@ -106,16 +92,26 @@ class Uplink:
         self._backoff = Backoff(self._delay(floor_s))
         self._stop = asyncio.Event()
         self._place = Place(config, store, clock, self._delay(_REFUSED_FLOOR_S), self._kick)
+        self._blame = Blame(
+            config.name,
+            profile.topic,
+            self._place,
+            self._retained,
+            self._subscriptions,
+            self._sizes,
+            self._counters,
+            self._troubles,
+            emit,
+            self._kick,
+            alone=alone,
+        )
         if self._place.confirms is not None:
             self._subscriptions.add(profile.kept_topic(config.name), self._kept)
         self._session: Session | None = None
         self._feeder: Feeder | None = None
-        self._state = "stopped"
-        self._state_boot_ms = clock.boot_ms()
+        self._pulse = Pulse(clock)
         self._connects = 0
         self._newest = 0
-        now_ms = clock.monotonic_ms()
-        self._progress = (now_ms, now_ms + 60_000)
 
     # --- what others call
 
@@ -142,12 +138,12 @@ class Uplink:
                 if await self._connect_once(pipeline):
                     self._backoff.reset()
                 if not self._stop.is_set():
-                    self._enter("waiting")
+                    self._pulse.enter("waiting")
                     await self._pause(self._backoff.failed())
                     await self._keep_to_limit()
         finally:
-            await asyncio.gather(*self._asides)
-            self._enter("stopped")
+            await self._blame.close()
+            self._pulse.enter("stopped")
             await self._place.close()
             self._stop.clear()
 
@@ -215,7 +211,7 @@ class Uplink:
 
     def progress(self) -> Progress:
         """How far the uplink's own work is, for a watchdog."""
-        return Progress(*self._progress, self._counters.delivered_ms)
+        return self._pulse.progress(self._counters.delivered_ms)
 
     def status(self) -> dict[str, object]:
         """State, counts since the start, cursor and last error, with stable keys."""
@@ -223,7 +219,7 @@ class Uplink:
         return {
             "name": self._config.name,
             "host": self._config.host,
-            "state": self._state,
+            "state": self._pulse.state,
             "delivered": self._counters.delivered,
             "messages": self._counters.messages,
             "refused": self._counters.refused,
@@ -233,7 +229,7 @@ class Uplink:
             "reconnects": max(0, self._connects - 1),
             "subscribed": 0 if self._session is None else self._session.listening,
             "last_error": self._troubles.last_error,
-            "since": self._since(),
+            "since": self._pulse.since(),
             "connects": self._connects,
             "attempts_last_minute": self._limiter.recent(self._clock.monotonic_ms() / 1000),
             "limits": None if self._limits is None else asdict(self._limits),
@@ -249,8 +245,8 @@ class Uplink:
 
     async def _connect_once(self, pipeline: Pipeline) -> bool:
         """Connects and works until the connection ends; True if it was worth it (see `Backoff.reset`)."""
-        self._enter("connecting")
-        self._stepped(3 * self._config.publish_timeout_s)
+        self._pulse.enter("connecting")
+        self._pulse.stepped(3 * self._config.publish_timeout_s)
         self._limiter.note(self._clock.monotonic_ms() / 1000)
         self._certificate.look()
         try:
@@ -278,7 +274,7 @@ class Uplink:
         finally:
             looking.cancel()
             connection.discard()
-            self._end_session(pipeline, loss)
+            self._end_session(loss)
         if loss is not None and loss.reason_code == TAKEN_OVER:
             return False  # another client with our id: quick reconnects would throw each other out for ever
         lasted_s = (self._clock.monotonic_ms() - started_ms) / 1000
@@ -298,10 +294,15 @@ class Uplink:
             self._counters,
             self._clock,
             Hooks(
-                self._proven, self._delivered, self._refused, self._poisoned, self._subscribed, self._stepped
+                self._proven,
+                self._delivered,
+                self._blame.refused,
+                self._blame.poisoned,
+                self._blame.subscribed,
+                self._pulse.stepped,
             ),
             self._sizes,
-            self._poison,
+            self._blame.poison,
             timeout_s=self._config.publish_timeout_s,
             expiry_s=self._config.expiry_s,
         )
@@ -329,110 +330,52 @@ class Uplink:
         return loss
 
     async def _farewell(self, connection: Connection, session: Session) -> None:
-        self._stepped(2 * _FAREWELL_S)
+        self._pulse.stepped(2 * _FAREWELL_S)
         try:
             async with asyncio.timeout(_FAREWELL_S):
                 await session.drain()
-                said = connection.send(self._profile.status_topic, OFFLINE, retain=True)
+                said = connection.send(
+                    self._profile.status_topic,
+                    OFFLINE,
+                    retain=connection.limits.retain,
+                    properties=described(0, TEXT),
+                )
                 ends: set[asyncio.Future[Any]] = {said, connection.lost}
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             pass  # unacknowledged rows are sent again after the start, under the same identity
         await connection.close(_FAREWELL_S)
 
-    def _end_session(self, pipeline: Pipeline, loss: Loss | None) -> None:
+    def _end_session(self, loss: Loss | None) -> None:
         session, self._session, self._feeder = self._session, None, None
-        now_s = self._clock.monotonic_ms() / 1000
-        code = None if loss is None else loss.reason_code
-        if session is not None and loss is not None and (size := session.largest_sent):
-            (self._sizes.refused if code == TOO_LARGE else self._sizes.ended)(size, now_s)
-        for message, failures in pipeline.reset(now_s):
-            self._accuse(message, failures == 1, code)
-        if session is not None and session.outstanding:
-            self._window.lost()
-            if session.suspect is not None and self._retained.lost_alone(session.suspect):
-                self._counters.refused += 1
-                self._refused(session.suspect, _ENDS, True)
-            if session.asking and self._subscriptions.lost_when_asked():
-                reason = "the connection ends when it is asked for"
-                self._subscribed([(topic, reason) for topic in self._subscriptions.refused])
+        if session is not None:
+            self._blame.ended(session, loss, self._clock.monotonic_ms() / 1000)
+            if session.outstanding:
+                self._window.lost()
         self._outbox.lost()
-
-    def _accuse(self, message: Outgoing, first: bool, code: int | None) -> None:
-        """The connection ended twice while this message alone was on the way."""
-        self._counters.refused += 1
-        large = code == TOO_LARGE or message.size > self._sizes.largest
-        if large and len(message.entries) == 1 and self._poison.tried(message.entries[0].id):
-            self._poisoned(message, _ENDS)
-        else:
-            self._refused(self._profile.topic(*message.stream), _ENDS, first, TOO_LARGE if large else None)
 
     # --- what a session tells
 
     def _proven(self) -> None:
         self._connects += 1
-        self._enter("up")
+        self._pulse.enter("up")
         self._troubles.works()
         if self._limits is not None and not self._limits.retain:
             self._troubles.stands("uplink.no_retain", host=self._config.host)
         else:
             self._troubles.clear("uplink.no_retain")
-        self._clear_refusal()
-
-    def _clear_refusal(self) -> None:
-        pipeline = self._place.pipeline
-        refusals = pipeline is not None and pipeline.refused_streams > 0
-        if not refusals and not self._retained.any_refused:
-            for code in REFUSALS:
-                self._troubles.clear(code)
+        self._blame.clear()
 
     def _delivered(self) -> None:
         if self._feeder is not None:
             self._feeder.more_room()
-        self._clear_refusal()
+        self._blame.clear()
         self._place.note_soon()
 
     def _kept(self, topic: str, payload: bytes, properties: object) -> None:
         self._place.confirmed(payload)
 
-    def _refused(self, topic: str, reason: str, first: bool, code: int | None = None) -> None:
-        self._troubles.refused(refusal(code), topic, reason, tell=first)
-
-    def _poisoned(self, message: Outgoing, reason: str) -> None:
-        task = asyncio.create_task(self._give_up(message, reason))
-        self._asides.add(task)
-        task.add_done_callback(self._asides.discard)
-
-    async def _give_up(self, message: Outgoing, reason: str) -> None:
-        if not await self._place.give_up(message, reason, aside=self._alone):
-            return  # it is tried again, and given up again
-        self._counters.aside += 1
-        row_id, node = message.entries[0].id, message.stream[0]
-        self._emit("uplink.aside", uplink=self._config.name, row=row_id, node=node, reason=reason)
-        self._clear_refusal()
-        self._kick()
-
-    def _subscribed(self, refused: Sequence[tuple[str, str]]) -> None:
-        for topic, reason in refused[:1]:
-            self._troubles.refused("uplink.refused_subscription", topic, reason, tell=True)
-        if not self._subscriptions.refused:
-            self._troubles.clear("uplink.refused_subscription")
-
-    def _stepped(self, next_within_s: float) -> None:
-        now_ms = self._clock.monotonic_ms()
-        self._progress = (now_ms, now_ms + int(next_within_s * 1000))
-
     # --- smaller steps
-
-    def _enter(self, state: str) -> None:
-        if state != self._state:
-            self._state = state
-            self._state_boot_ms = self._clock.boot_ms()
-
-    def _since(self) -> int | None:
-        if not self._clock.synced():
-            return None
-        return (self._clock.wall_ms() - self._clock.boot_ms() + self._state_boot_ms) // 1000
 
     async def _look_at_certificate(self) -> None:
         while True:
@@ -453,11 +396,11 @@ class Uplink:
             wait_s = self._limiter.wait_s(self._clock.monotonic_ms() / 1000)
             if wait_s <= 0:
                 return
-            self._enter("waiting")
+            self._pulse.enter("waiting")
             await self._pause(max(wait_s, 0.001))  # the clock counts milliseconds
 
     async def _pause(self, delay_s: float) -> None:
-        self._stepped(delay_s)
+        self._pulse.stepped(delay_s)
         try:
             async with asyncio.timeout(delay_s):
                 await self._stop.wait()

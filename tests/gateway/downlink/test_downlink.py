@@ -18,6 +18,7 @@ from simpang.cli.orders import Signer as CliSigner
 from simpang.cli.orders import write_key
 from simpang.rig.broker import Broker
 from simpang_gateway.clock import VirtualClock
+from simpang_gateway.config import parse
 from simpang_gateway.control import request
 from simpang_gateway.downlink import memory
 from simpang_gateway.downlink import service as downlinks
@@ -505,6 +506,29 @@ async def test_messages_that_wait_are_bounded(bench: Bench, broker: Broker, city
     assert sum(len(payload) for _, payload in downlink._inbox) < INBOX * 3000
     status = await bench.until(lambda status: status["commands"]["counters"].get("command.too_large"))
     assert status["commands"]["counters"] == {"command.flood": 500 - INBOX, "command.too_large": INBOX}
+
+
+async def test_broker_and_key_that_a_reload_brings_are_listened_to(
+    bench: Bench, broker: Broker, city: City
+) -> None:
+    _configure(bench, broker, city)
+    uplink, key = bench.extra.split("[commands]")
+    head = f'[gateway]\nsite = "{SITE}"\nname = "{GATEWAY}"\nstate = "state"\n'
+    port = f'[[port]]\nname = "line1"\nurl = "{bench.line.url}"\n'
+    bench.extra = ""
+    await well(bench)
+    assert bench.gateway is not None
+    for more in (uplink, f"{uplink}[commands]{key}"):
+        await bench.gateway._apply(parse(head + port + more, bench.folder / "gateway.toml"))
+    await _connected(bench)
+    await city.give("s-1", "gateway.status")
+    await city.until("s-1", "done")
+    # Another broker in place of it: the connection is made anew, and asked for commands again.
+    changed = uplink.replace('name = "city"', 'name = "other"')
+    await bench.gateway._apply(parse(f"{head}{port}{changed}[commands]{key}", bench.folder / "gateway.toml"))
+    await _connected(bench)
+    await city.give("s-2", "gateway.status")
+    assert (await city.until("s-2", "done"))["result"]["uplinks"].keys() == {"other"}
 
 
 async def test_other_rules_count_from_now_on(bench: Bench, broker: Broker, city: City) -> None:

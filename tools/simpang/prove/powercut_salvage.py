@@ -16,10 +16,10 @@ from pathlib import Path
 from random import Random
 
 from . import powercut
-from .powercut_account import Ledger, Look, State, count_duplicates, identities, look
+from .powercut_account import Ledger, Look, State, count_duplicates, identities, look, passed
 from .powercut_disk import Disk, Files, read_folder, write_folder
 from .powercut_trace import MARK
-from .powercut_writer import body
+from .powercut_writer import UPLINKS, body
 
 _STEPS = 3
 _PAGE = 4096
@@ -39,7 +39,7 @@ def run(piece: powercut.Piece, folder: Path, tally: powercut.Tally) -> None:
     last = len(recording.operations)
     places = sorted((chance.randrange(last + 1), number) for number in range(first, first + piece.count))
     disk = Disk.of(base)
-    promised = set(identities(held))
+    promised = _undelivered(held)
     done = 0
     for at, number in places:
         for operation in recording.operations[done:at]:
@@ -51,6 +51,16 @@ def run(piece: powercut.Piece, folder: Path, tally: powercut.Tally) -> None:
         if piece.only in (None, number):
             what = f"image {number}, salvage cut after operation {at}: {said}"
             _judge(tally, what, _opened(files, folder), promised)
+
+
+def _undelivered(state: State) -> set[tuple[int, int, int]]:
+    """The records that some uplink has not passed: others may go when room is needed."""
+    cursors = [passed(row[1], row[2]) for row in state.tables["cursor"]]
+    delivered = set.intersection(*cursors) if len(cursors) == len(UPLINKS) else set()
+    gone = {row[1:3] for row in state.tables["record"] if row[0] in delivered}
+    return {
+        (node, epoch, seq) for node, epoch, seq in identities(state) if (node << 24 | epoch, seq) not in gone
+    }
 
 
 def _damaged(recording: powercut.Recording, folder: Path, chance: Random) -> Files:

@@ -33,25 +33,12 @@ from .monitor import Monitor
 from .nodehost import Limits
 from .nodeoperations import NodeOperations
 from .outside import Outside
-from .peers import Stored
 from .portset import Changes, PortSet, make_line
 from .refusals import Refusals
 from .reloading import Reloading
 from .replays import Replays
-from .store import (
-    Batch,
-    Committer,
-    Done,
-    Store,
-    StoreBusy,
-    StoreClosed,
-    StoreError,
-    StoreForeign,
-    StoreOptions,
-    StoreOwned,
-    StoreVersion,
-    commit_window,
-)
+from .store import Store
+from .storecare import StoreCare
 from .storeview import StoreView
 from .uplinks import Uplinks
 from .uptimes import Uptimes
@@ -61,18 +48,6 @@ RETRY_S = 5.0
 """Pause before the store is opened or read again."""
 
 _DRAIN_S = 2.0
-# The store says so when it begins to fail; StoreBusy and StoreClosed only ever answer a call.
-# Somebody must look at the old file or the card: these alarms stand until the next start.
-_LASTING = {
-    "store.quarantined",
-    "store.salvage_lost",
-    "store.tail_lost",
-    "store.replaced",
-    "store.log_damaged",
-    "store.log_strange",
-    "store.quota_cut",
-}
-_STORE_FAILURES = {kind.code for kind in StoreError.__subclasses__()} - {StoreBusy.code, StoreClosed.code}
 
 
 class Gateway:
@@ -95,17 +70,19 @@ class Gateway:
         self._fault: BaseException | None = None
         self._faults = Faults(self._failed)
         self._started_ms = clock.monotonic_ms()
-        self._store: Store | None = None
-        self._committer: Committer | None = None
+        told = (clock, events, self._alarms)
+        self._care = StoreCare(
+            lambda: self._config, self._keys, *told, self._start, self._stop, self._pause
+        )
         self._view = StoreView()
         self._uptimes = Uptimes(clock)
         self._refusals = Refusals(events.emit)
-        self._loading = WindowLoading(lambda: self._store, self._start)
+        self._loading = WindowLoading(lambda: self._care.store, self._start)
         self._hub = Hub(
             self._keys,
             clock,
             Outside(
-                submit=self._submit,
+                submit=self._care.submit,
                 on_rows=lambda newest_id: self._uplinks.rows_came(newest_id),
                 on_uptime=self._uptimes.heard,
                 on_refused=self._refusals.note,
@@ -144,9 +121,7 @@ class Gateway:
         parts_of_lines = (self._hub, events, self._alarms, self._refusals.note, self._faults)
         make = partial(make_line, *parts_of_lines, lambda: self._capture)
         self._ports = PortSet(make, self._alarms, self._faults)
-        self._resuming: asyncio.Task[None] | None = None
-        # The sessions may know other things than the file holds.
-        self._stale = True
+        self._care.join(self._hub, self._uplinks, self._uptimes, self._replays)
         self._lookout = Lookout(
             clock,
             self._alarms,
@@ -154,11 +129,11 @@ class Gateway:
             self._faults,
             store_path=config.store_path,
             log_path=config.log.path,
-            waiting_rows=self._waiting_rows,
+            waiting_rows=lambda: self._care.waiting_rows,
             on_time=self._time_known,
         )
         parts = (self._uplinks.late, self._ports.dead)
-        self._life = Life(clock, self._alarms, events, self._faults, lambda: self._store, parts)
+        self._life = Life(clock, self._alarms, events, self._faults, lambda: self._care.store, parts)
         self._monitor = Monitor(config.metrics.listen, self._status, self._alarms, self._faults)
         self._reloading = Reloading(path, lambda: self._config, self._apply, events, self._life.notifier)
 
@@ -185,30 +160,26 @@ class Gateway:
             if self._config.capture.path is not None:
                 self._lookout.capture = self._capture = Capture(self._config.capture.path, self._events)
             await self._ports.change(self._config.ports)
-            store = await self._try_store()
-            if store is not None:
-                await self._attach(store)
+            await self._open()
             handlers = {
                 "status": self._answer_status,
                 **self._node_operations.handlers(),
                 **self._downlink.handlers(),
                 **self._reloading.handlers(),
-                **Exports(lambda: self._store).handlers(),
+                **Exports(lambda: self._care.store).handlers(),
                 **self._replays.handlers(),
-                **Ledgers(lambda: self._store, self._keys, self._uplinks.names).handlers(),
+                **Ledgers(lambda: self._care.store, self._keys, self._uplinks.names).handlers(),
             }
             socket, group = self._config.control_socket, self._config.control.group
             async with ControlServer(socket, handlers, group=group):
                 self._lookout.start()
                 self._monitor.start()
                 self._life.begin()
-                while store is None and not self._stop.is_set():
+                while self._care.store is None and not self._stop.is_set():
                     await self._pause()
-                    store = await self._try_store()
-                    if store is not None:
-                        await self._attach(store)
-                if store is not None:
-                    await self._serve(store)
+                    await self._open()
+                if self._care.store is not None:
+                    await self._serve(self._care.store)
         finally:
             await self._end()
         self._events.emit("gateway.stopped", gateway=self._config.gateway.name)
@@ -219,31 +190,25 @@ class Gateway:
         self._life.end()
         self._lookout.close()
         await self._monitor.close()
-        await self._stop_resuming()
+        await self._care.stop_resuming()
         self._hub.close()
         self._refusals.close()
         await self._downlink.close()
         await self._view.close()
         await self._replays.close()
-        if self._store is not None:
-            await self._store.close()
+        if self._care.store is not None:
+            await self._care.store.close()
         if self._capture is not None:
             await self._loop.run_in_executor(None, self._capture.close)
 
-    async def _attach(self, store: Store) -> None:
-        """Join the store with the hub and the uplinks."""
-        self._store = store
-        window = commit_window(store, self._config.store.commit_ms, self._config.store.card_mb_per_day)
-        self._committer = Committer(store, window, self._config.store.commit_rows)
-        self._uplinks.attach(store)
-        self._replays.attach(store)
-        self._store_works(store, reload=True)
-        assert self._resuming is not None
-        # So that no node is refused at the start; a port that fails shows all the same if the store does too.
-        await asyncio.wait([self._resuming], timeout=RETRY_S)
+    async def _open(self) -> None:
+        with self._life.opening():
+            resuming = await self._care.open()
+        if resuming is not None:
+            # So that no node is refused at the start; a port that fails shows all the same if the store does.
+            await asyncio.wait([resuming], timeout=RETRY_S)
 
     async def _serve(self, store: Store) -> None:
-        assert self._committer is not None
         self._events.emit(
             "gateway.started",
             version=__version__,
@@ -258,11 +223,11 @@ class Gateway:
             await self._stop.wait()
         finally:
             # What is on its way to the card is still acknowledged; nothing new is taken.
-            await self._stop_resuming()
+            await self._care.stop_resuming()
             self._hub.suspend()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_S):
-                    await self._committer.drain()
+                    await self._care.drain()
             await self._ports.stop()
             await _end_all([commands])
             await self._loading.close()
@@ -287,9 +252,7 @@ class Gateway:
         before, self._config = self._config, config
         limits = config.limits
         self._hub.limit(limits.node_frames_per_s, limits.node_bytes_per_s)
-        if self._committer is not None and self._store is not None:
-            window = commit_window(self._store, config.store.commit_ms, config.store.card_mb_per_day)
-            self._committer.retune(window, config.store.commit_rows)
+        self._care.retune()
         changes = {
             "ports": await self._ports.change(config.ports),
             "uplinks": await self._uplinks.change(config),
@@ -299,121 +262,11 @@ class Gateway:
         await self._replays.resume()  # one of an uplink that is gone ends
         return changes
 
-    # ---- store
-
-    async def _try_store(self) -> Store | None:
-        """Open the store; None, and an alarm, where the disk refuses for now."""
-        options = StoreOptions(
-            max_mb=self._config.store.max_mb,
-            uplinks=tuple(uplink.name for uplink in self._config.uplinks),
-            share_percent=self._config.limits.node_disk_percent,
-            on_event=self._store_event,
-            on_salvaged=self._salvaged,
-        )
-        try:
-            with self._life.opening():
-                store = await Store.open(str(self._config.store_path), options, self._clock.boot_id)
-                await self._adopt(store)
-                return store
-        except (StoreOwned, StoreVersion, StoreForeign) as error:
-            raise SimpangError(error.code, **error.arguments) from error
-        except StoreError as error:
-            self._store_fails(error.code, error.arguments)
-            return None
-
-    async def _adopt(self, store: Store) -> None:
-        """After a restoration the store gets a name of its own, also one that was brought along."""
-        births = {number: node.least - 1 for number, node in self._keys.nodes().items() if node.least}
-        try:
-            if self._keys.restored and await store.adopt(self._keys.restored, births):
-                self._events.emit("store.adopted", path=store.path, uuid=store.uuid)
-        except StoreError:
-            await store.close()
-            raise
-
-    def _submit(self, batch: Batch, done: Done, *, urgent: bool) -> None:
-        assert self._committer is not None  # the hub takes no frame before there is one
-        self._committer.submit(batch, done, urgent=urgent)
-
-    def _store_event(self, code: str, arguments: Mapping[str, object]) -> None:
-        if code == "store.recovered":
-            self._events.put(code, arguments)
-            if self._store is not None:
-                self._store_works(self._store, reload=bool(arguments.get("reopened")))
-            return
-        if code in _STORE_FAILURES:
-            self._store_fails(code, arguments)
-            return
-        self._events.put(code, arguments)
-        if code in _LASTING:
-            self._alarms.raise_(code, "", **arguments)
-        elif code == "store.quota_whole":
-            self._alarms.clear("store.quota_cut")
-
-    def _salvaged(self) -> None:
-        """All that is left of an earlier file is here: sessions and uplinks begin anew with it."""
-        if self._store is not None and self._store.healthy and not self._stop.is_set():
-            self._hub.suspend()
-            self._store_works(self._store, reload=True)
-
-    def _store_fails(self, code: str, arguments: Mapping[str, object]) -> None:
-        self._hub.suspend()
-        if self._resuming is not None:
-            self._resuming.cancel()
-        self._clear_store_alarms(but=code)
-        if self._alarms.raise_(code, "", **arguments):
-            self._events.put(code, arguments)
-
-    def _store_works(self, store: Store, *, reload: bool) -> None:
-        # A reload that was cut short by the next failure is still due.
-        self._stale = self._stale or reload
-        if self._resuming is not None:
-            self._resuming.cancel()
-        self._resuming = self._start(self._resume(store))
-
-    async def _resume(self, store: Store) -> None:
-        """Let the hub store again; where the file was opened anew, with what is in it now."""
-        assert self._committer is not None
-        stored = None
-        while self._stale and not self._stop.is_set():
-            try:
-                await self._committer.drain()
-                await self._uplinks.join_salvaged()
-                stored = await self._load(store)
-                await self._uplinks.release()
-                self._stale = False
-            except StoreError as error:
-                if self._alarms.raise_(error.code, "", **error.arguments):
-                    self._events.put(error.code, error.arguments)
-                await self._pause()
-        if not self._stop.is_set():
-            self._clear_store_alarms()
-            self._hub.resume(stored)
-            await self._replays.resume()
-
-    async def _stop_resuming(self) -> None:
-        if self._resuming is not None:
-            await _end_all([self._resuming])
-
-    async def _load(self, store: Store) -> Stored:
-        self._uptimes.load(store.boot, await store.load_uptime_offsets(), await store.load_boots())
-        stats = await store.stats()
-        self._uplinks.rows_came(stats.last_id)
-        windows = await store.load_windows()
-        return Stored(windows, await store.load_losses_of(windows), await store.load_node_births())
-
-    def _clear_store_alarms(self, *, but: str = "") -> None:
-        for code in _STORE_FAILURES - {but}:
-            self._alarms.clear(code)
-
     def _registry_written(self, error: SimpangError | None) -> None:
         if error is None:
             self._alarms.clear("registry.unwritable")
         else:
             self._alarms.raise_(error.code, "", **error.arguments)
-
-    def _waiting_rows(self) -> int:
-        return 0 if self._committer is None else self._committer.waiting_rows
 
     # ---- control socket
 
@@ -421,7 +274,7 @@ class Gateway:
         return await self._status()
 
     async def _status(self) -> dict[str, Any]:
-        store = self._store
+        store = self._care.store
         if store is not None:
             await self._view.look(store)
         return {
@@ -430,7 +283,7 @@ class Gateway:
             "gateway": self._config.gateway.name,
             "uptime_s": round((self._clock.monotonic_ms() - self._started_ms) / 1000, 1),
             "clock": {"synced": self._clock.synced(), "unix_s": self._clock.wall_ms() // 1000},
-            "store": self._view.to_dict(store, self._committer),
+            "store": self._view.to_dict(store, self._care.committer),
             "ports": self._ports.status(),
             "nodes": self._hub.status(),
             "uplinks": self._uplinks.status(),

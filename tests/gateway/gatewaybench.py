@@ -107,8 +107,8 @@ class Bench:
         return [event for event in events if event["code"] == code]
 
     def store(self) -> Store:
-        assert self.gateway is not None and self.gateway._store is not None
-        return self.gateway._store
+        assert self.gateway is not None and self.gateway._care.store is not None
+        return self.gateway._care.store
 
     def rows(self) -> list[tuple[int, int]]:
         """(epoch, seq) of every row of the closed store."""

@@ -177,10 +177,10 @@ async def test_reload_that_was_cut_short_by_the_next_failure_is_made_up_for(
 
     monkeypatch.setattr(Store, "load_windows", load)
     told = {"path": store.path, "seconds": 1, "uuid": store.uuid}
-    gateway._store_event("store.recovered", {**told, "reopened": True})
+    gateway._care.event("store.recovered", {**told, "reopened": True})
     await asyncio.wait_for(reading.wait(), DEADLINE_S)
-    gateway._store_event("store.full", {"path": store.path, "error": "full"})
-    gateway._store_event("store.recovered", {**told, "reopened": False})
+    gateway._care.event("store.full", {"path": store.path, "error": "full"})
+    gateway._care.event("store.recovered", {**told, "reopened": False})
     bench.line.create(3)
     await bench.line.wait_until_empty()
     assert loads == ["begun", "begun", "done"]

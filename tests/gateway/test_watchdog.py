@@ -59,7 +59,6 @@ async def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify.sock"))
     monkeypatch.setenv("WATCHDOG_USEC", "60000")  # a look every 20 ms
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
-    monkeypatch.setattr(watchdog, "STORE_S", 0.05)
     yield found
     found.close()
 
@@ -81,7 +80,7 @@ async def _hungry(bench: Bench, manager: Manager, what: str) -> None:
         while len(looks) < 5:
             await bench.status()
     assert manager.heard["WATCHDOG"] == fed
-    assert [event["part"] for event in bench.told("gateway.stuck")] == [what]
+    assert {event["part"] for event in bench.told("gateway.stuck")} == {what}
 
 
 async def test_gateway_that_works_is_ready_fed_and_says_when_it_stops(bench: Bench, manager: Manager) -> None:
@@ -103,8 +102,9 @@ async def test_missing_port_and_broker_are_no_failed_start(bench: Bench, manager
 
 
 async def test_hung_store_thread_is_not_fed_for_and_one_that_stalled_is_fed_at_once(
-    bench: Bench, manager: Manager
+    bench: Bench, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(watchdog, "STORE_S", 0.05)
     await well(bench)
     release = threading.Event()
     hung = asyncio.create_task(on_connection(bench.store(), lambda _: release.wait(DEADLINE_S)))
@@ -120,6 +120,7 @@ async def test_hung_store_thread_is_not_fed_for_and_one_that_stalled_is_fed_at_o
 async def test_store_that_is_busy_but_answers_is_fed_for(
     bench: Bench, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(watchdog, "STORE_S", 0.5)
     await well(bench)
 
     async def never(self: Store) -> Any:
@@ -128,7 +129,7 @@ async def test_store_that_is_busy_but_answers_is_fed_for(
     # The question waits behind other work, which is done piece by piece.
     monkeypatch.setattr(Store, "stats", never)
     working = asyncio.create_task(_work(bench))
-    goal = asyncio.get_running_loop().time() + 4 * watchdog.STORE_S
+    goal = asyncio.get_running_loop().time() + 2 * watchdog.STORE_S
     while asyncio.get_running_loop().time() < goal:
         await manager.until_fed(1)
     working.cancel()

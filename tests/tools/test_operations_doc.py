@@ -9,7 +9,7 @@ import pytest
 
 from simpang.cli import cli
 from simpang.install import steps, templates
-from simpang_gateway import lines, service
+from simpang_gateway import lines, storecare
 from simpang_gateway.messages import MESSAGES
 from simpang_gateway.uplink import troubles
 
@@ -44,10 +44,10 @@ def _alarms() -> set[str]:
     """Every code that the gateway raises as an alarm, read off its source."""
     source = "\n".join(path.read_text() for path in (ROOT / "gateway").rglob("*.py"))
     found = set(re.findall(r'(?:raise_|stands|_set|_look_at_file)\(\s*"([a-z]+\.[a-z_]+)"', source))
-    found |= {*troubles.CONNECTION, *troubles.REFUSALS, *lines._CODES, *service._LASTING, "store.quarantined"}
+    found |= {*troubles.CONNECTION, *troubles.REFUSALS, *lines._CODES, *storecare.LASTING}
     found |= {
         code
-        for code in service._STORE_FAILURES
+        for code in storecare.FAILURES
         if code not in ("store.owned", "store.version", "store.foreign")
     }
     found |= {"port.bridge_silent", "port.bridge_channel", "registry.unwritable"}

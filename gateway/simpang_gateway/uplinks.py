@@ -272,7 +272,7 @@ class Uplinks:
             clock=self._clock,
             emit=self._events.emit,
             alarm=partial(self._alarm, config.name),
-            alone=len(self._config.uplinks) == 1,
+            alone=lambda: len(self._members) == 1,
             alarm_codes=[
                 code
                 for code, message in MESSAGES.items()

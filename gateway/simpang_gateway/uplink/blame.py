@@ -23,8 +23,8 @@ _ENDS_ASKED = "the connection ends when it is asked for"
 class Blame:
     """Judges refusals and lost connections of one uplink.
 
-    `topic` gives the topic of a stream. With `alone` a record that never fits is set aside in the store, else
-    this uplink passes it over. `passed` is called when one was given up.
+    `topic` gives the topic of a stream. While `alone` a record that never fits is set aside in the store,
+    else this uplink passes it over. `passed` is called when one was given up.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Blame:
         emit: Emit,
         passed: Callable[[], None],
         *,
-        alone: bool,
+        alone: Callable[[], bool],
     ) -> None:
         self._uplink = uplink
         self._topic = topic
@@ -109,7 +109,7 @@ class Blame:
             self.refused(self._topic(*message.stream), _ENDS, first, TOO_LARGE if large else None)
 
     async def _give_up(self, message: Outgoing, reason: str) -> None:
-        if not await self._place.give_up(message, reason, aside=self._alone):
+        if not await self._place.give_up(message, reason, aside=self._alone()):
             return  # it is tried again, and given up again
         self._counters.aside += 1
         row_id, node = message.entries[0].id, message.stream[0]

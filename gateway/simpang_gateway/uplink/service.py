@@ -46,8 +46,8 @@ class Uplink:
 
     Create it in a running event loop; `run` is its task. `alarm_codes` are all codes that may have stood as
     alarms at the broker before a restart: those that do not hold are cleared there. `rng` draws the back-off;
-    `connector` opens connections in place of the real one. `alone` says that no other uplink reads the store:
-    then a record that this broker never takes is set aside there, else only this uplink passes it over.
+    `connector` opens connections in place of the real one. `alone` says whether no other uplink reads the
+    store: then a record that this broker never takes is set aside there, else only passed over here.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Uplink:
         alarm_codes: Iterable[str] = (),
         rng: random.Random | None = None,
         connector: Connector | None = None,
-        alone: bool = True,
+        alone: Callable[[], bool] = lambda: True,
     ) -> None:
         self._config = config
         self._store = store

@@ -146,7 +146,7 @@ class Session:
 
     async def run(self, stop: asyncio.Event) -> Loss | None:
         """Sends until the connection is lost (gives the cause) or `stop` is set (None). Raises TimedOut."""
-        self._retained.send_all_again()
+        self._retained.send_all_again(self._clock.monotonic_ms() / 1000)
         self._subscriptions.all_again()
         while not stop.is_set():
             self._wake.clear()
@@ -319,7 +319,8 @@ class Session:
         self._control = None
         self._hear()
         self._births += 1
-        self._retained.acked(topic)
+        taken = acked.result() < SUCCESS_BELOW
+        self._retained.acked(topic, self._heard_ms / 1000, taken=taken)
         if acked.result() >= SUCCESS_BELOW:
             self._control_refused(topic, _reason(acked.result()), acked.result())
         else:

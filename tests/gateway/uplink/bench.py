@@ -189,7 +189,7 @@ class Bench:
             alarm=self.told.alarm,
             alarm_codes=self.alarm_codes,
             rng=self.rng,
-            alone=self.alone,
+            alone=lambda: self.alone,
         )
         self._task = asyncio.create_task(self._uplink.run())
 

@@ -62,3 +62,31 @@ def test_refusal_is_new_once_in_a_connection() -> None:
     assert retained.any_refused
     retained.send_all_again()
     assert retained.refused("meta")
+
+
+def test_clearing_is_repeated_for_an_hour_and_again_after_the_alarm_has_stood() -> None:
+    def sent(now_s: float) -> list[bytes]:
+        retained.send_all_again(now_s)
+        found = []
+        while (one := retained.take()) is not None:
+            found.append(one[1])
+            retained.acked(one[0], now_s)
+        return found
+
+    retained = Retained()
+    retained.set("alarm", b"")
+    assert [sent(now_s) for now_s in (0.0, 60.0, 3599.0, 3600.0, 9000.0)] == [[b""], [b""], [b""], [], []]
+    retained.set("alarm", b"{}")
+    assert [sent(now_s) for now_s in (9001.0, 99_000.0)] == [[b"{}"], [b"{}"]]
+    retained.set("alarm", b"")
+    assert [sent(now_s) for now_s in (99_001.0, 99_002.0, 110_000.0)] == [[b""], [b""], []]
+
+
+def test_clearing_that_was_refused_is_repeated() -> None:
+    retained = Retained()
+    retained.set("alarm", b"")
+    retained.send_all_again(0.0)
+    retained.take()
+    retained.acked("alarm", 0.0, taken=False)
+    retained.send_all_again(9000.0)
+    assert retained.take() == ("alarm", b"")

@@ -338,6 +338,28 @@ async def test_alarms_are_retained_cleared_and_forgotten_ones_removed(broker: Br
         await second.until(lambda: subscriber.of("/alarm/port.missing")[-1:] == [b""])
 
 
+async def test_alarm_that_is_raised_without_a_connection_is_there_after_it_and_after_the_next(
+    broker: Broker,
+) -> None:
+    bench = Bench(broker.port)
+    async with bench, Subscriber(broker.port, bench.changes) as subscriber:
+        await bench.until(lambda: subscriber.of("/gateway/status"))
+        await asyncio.to_thread(broker.stop)
+        await bench.until_event("uplink.down")
+        bench.uplink.show_alarm("store.full", "simpanan penuh", 1_790_000_000)
+        bench.uplink.show_alarm("port.missing", "over before anybody heard", None)
+        bench.uplink.clear_alarm("port.missing")
+        for times in (1, 2):
+            await asyncio.to_thread(broker.start)
+            await subscriber.reconnect()
+            await bench.until(lambda times=times: len(subscriber.of("/alarm/store.full")) >= times)
+            await asyncio.to_thread(broker.stop)
+            await bench.until_event("uplink.down", 1 + times)
+        alarm = json.loads(subscriber.of("/alarm/store.full")[-1])
+        assert alarm == {"v": 1, "code": "store.full", "cause": "simpanan penuh", "since": 1_790_000_000}
+        assert set(subscriber.of("/alarm/port.missing")) <= {b""}
+
+
 async def test_stop_waits_for_what_is_on_the_way(broker: Broker) -> None:
     bench = Bench(broker.port, [row(i, i % 7 + 1) for i in range(1, 200)], pack=3)
     async with Subscriber(broker.port, bench.changes) as subscriber, bench:

@@ -234,3 +234,8 @@ def test_scenarios_are_shared_out_whole() -> None:
     assert sorted(number for job in jobs for number in job.numbers) == list(range(50))
     assert 1 <= workers <= 16
     assert all(job.places * workers >= 16 for job in jobs)
+
+
+def test_what_does_not_go_together_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["prove", "network", "--day", "--unsafe"]) == 2
+    assert "do not go together" in capsys.readouterr().err

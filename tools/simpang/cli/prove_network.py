@@ -73,6 +73,8 @@ def network(
     """
     import secrets
 
+    if sum((unsafe, day, closes is not None, only is not None)) > 1:
+        raise click.UsageError("--only, --unsafe, --closes and --day do not go together")
     seed = secrets.randbelow(1 << 30) if seed is None else seed
     if day:
         ctx.exit(_day(seed, as_json))
@@ -139,7 +141,8 @@ def _text(report: dict[str, Any]) -> str:
         f"{report['scenarios']:,} scenarios{part}, seed {report['seed']}, {report['seconds']:,.0f} s: "
         f"{report['acknowledged']:,} records acknowledged, {report['lost']:,} lost, {report['duplicates']:,} "
         f"under two identities, {report['corrupt']:,} corrupt, {report['out_of_order']:,} out of order, "
-        f"{report['repeated']:,} sent again; {detect['count']:,} dead links found in {detect['p50']:.1f} s "
+        f"{report['repeated']:,} sent again, {report['overtaken']:,} overtaken after a broker forgot them; "
+        f"{detect['count']:,} dead links found in {detect['p50']:.1f} s "
         f"(median), {detect['max']:.1f} s (slowest); at most {report['connects_per_minute_max']} attempts a "
         f"minute; {report['hangs']:,} hangs"
     )

@@ -110,6 +110,7 @@ class Tally:
             "duplicates": self._sum("duplicates"),
             "corrupt": self._sum("corrupt"),
             "out_of_order": self._sum("out_of_order"),
+            "overtaken": self._sum("overtaken"),
             "repeated": self._sum("repeated"),
             "hangs": self._sum("hung"),
             "detect_s": {

@@ -102,6 +102,11 @@ class Plan:
         """Whether the broker keeps nothing over a restart."""
         return any(spell.name == "broker_forgets" for spell in self.spells)
 
+    @property
+    def ordered(self) -> bool:
+        """Whether first arrivals keep the order: not where a broker drops what it has acknowledged."""
+        return not any(spell.name in _FORGETFUL for spell in self.spells)
+
 
 def draw(seed: int, number: int) -> Plan:
     """The scenario of that number; each fault is the first one of every so many scenarios."""

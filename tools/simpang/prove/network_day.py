@@ -130,6 +130,9 @@ class _Connection:
     def subscribe(self, topics: Sequence[str]) -> asyncio.Future[list[int]]:
         return self._asked([0] * len(topics))
 
+    def unsent(self) -> int:
+        return 0
+
     def _asked(self, answer: Any) -> asyncio.Future[Any]:
         waiting: asyncio.Future[Any] = self._loop.create_future()
         if self.lost.done():

@@ -126,22 +126,42 @@ class _LoopPort:
         self._out = bytearray()
         self._writing = False
         self._broken: OSError | None = None
+        self._in = b""
+        self._reading = False
         self._wake: asyncio.Future[None] | None = None
 
     async def read(self) -> bytes:
-        while True:
-            # Even where bytes wait already: a line that never falls silent must not starve the others.
-            await self._readable()
+        # Even where bytes wait already: a line that never falls silent must not starve the others.
+        while not self._in:
             if self._broken is not None:
                 raise self._broken
+            if not self._reading:
+                self._loop.add_reader(self._descriptor, self._readable)
+                self._reading = True
+            self._wake = self._loop.create_future()
             try:
-                data = os.read(self._descriptor, _READ_BYTES)
-            except BlockingIOError:
-                continue
-            if data:
-                return data
-            if self._has_ended():
-                raise OSError(errno.EIO, "end of file")
+                await self._wake
+            finally:
+                self._wake = None
+        data, self._in = self._in, b""
+        return data
+
+    def _readable(self) -> None:
+        if self._wake is None or self._wake.done():
+            # Nobody has taken what came before: the rest waits in the kernel, which holds the sender up.
+            self._stop_reading()
+            return
+        try:
+            self._in = os.read(self._descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._break(error)
+            return
+        if self._in:
+            self._awaken()
+        elif self._has_ended():
+            self._break(OSError(errno.EIO, "end of file"))
 
     def _has_ended(self) -> bool:
         # pyserial sets VMIN and VTIME to 0: a tty with nothing to read then gives no bytes, as an end does.
@@ -149,20 +169,19 @@ class _LoopPort:
         poll.register(self._descriptor, select.POLLIN)
         return bool(poll.poll(0))
 
-    async def _readable(self) -> None:
-        if self._broken is not None:
-            return
-        self._wake = self._loop.create_future()
-        self._loop.add_reader(self._descriptor, self._awaken)
-        try:
-            await self._wake
-        finally:
-            self._loop.remove_reader(self._descriptor)
-            self._wake = None
+    def _break(self, error: OSError) -> None:
+        self._broken = error
+        self._stop_reading()
+        self._awaken()
 
     def _awaken(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._loop.remove_reader(self._descriptor)
+            self._reading = False
 
     def write(self, data: bytes) -> bool:
         if len(self._out) + len(data) > OUT_LIMIT:
@@ -178,9 +197,8 @@ class _LoopPort:
         except BlockingIOError:
             pass
         except OSError as error:
-            self._broken = error
             self._out.clear()
-            self._awaken()
+            self._break(error)
         if bool(self._out) != self._writing:
             self._writing = not self._writing
             if self._writing:
@@ -189,6 +207,7 @@ class _LoopPort:
                 self._loop.remove_writer(self._descriptor)
 
     async def close(self) -> None:
+        self._stop_reading()
         if self._writing:
             self._loop.remove_writer(self._descriptor)
             self._writing = False

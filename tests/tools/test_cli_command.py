@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from simpang.cli import cli, run
+from simpang.rig.authority import Authority
+from simpang.rig.broker import Broker, BrokerTls
 from simpang_gateway.config import load
 from simpang_gateway.downlink.book import Book
 from simpang_gateway.downlink.desk import Desk
@@ -169,3 +171,26 @@ def test_commands_of_the_gateway_are_listed(tmp_path: Path) -> None:
             "commands": [found],
         }
     assert "c-1" in shown.output and "command.unanswered" in shown.output and "2027-01-1" in shown.output
+
+
+def test_command_goes_over_tls_with_a_certificate_and_where_the_broker_allows(
+    key: Path, tmp_path: Path, mosquitto_command: tuple[list[str], dict[str, str]]
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    server, client = authority.server(), authority.client("ops")
+    tls = BrokerTls(authority.ca_file, server.cert_file, server.key_file)
+    acl = ["topic readwrite simpang/semarang-1/gateway/command/#"]
+    with Broker(tmp_path / "broker", *mosquitto_command, tls=tls, acl=acl) as broker:
+        where = ["--host", "127.0.0.1", "--port", str(broker.port), "--ca-file", str(authority.ca_file)]
+        mine = ["--cert-file", str(client.cert_file), "--key-file", str(client.key_file), "--wait", "0"]
+        send = ["send", "gateway.status", "--key", str(key), *where]
+        assert _command(*send, *PLACE, *mine).exit_code == 0
+        # Without a certificate, with another authority, and on a topic that is not ours.
+        assert _refusal(_command(*send, *PLACE, "--wait", "0")) == "command.broker"
+        stranger = Authority(tmp_path / "other")
+        wrong = ["send", "gateway.status", "--key", str(key), *where[:4], "--ca-file", str(stranger.ca_file)]
+        assert _refusal(_command(*wrong, *PLACE, *mine)) == "command.broker"
+        refused = _command(*send, "--site", "demak-1", "--gateway", "gw", *mine)
+        assert _refusal(refused) == "command.broker"
+        assert isinstance(refused.exception, SimpangError)
+        assert "Not authorized" in str(refused.exception.arguments["error"])

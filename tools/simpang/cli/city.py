@@ -1,5 +1,6 @@
 """The city's end of a command: publishes it at the broker and collects its states."""
 
+import contextlib
 import json
 import queue
 import ssl
@@ -22,6 +23,7 @@ from simpang_gateway.uplink.tls import TlsFault, TlsFiles, make_context
 FINAL = frozenset({"done", "failed", "refused", "expired"})
 _CONNECT_S = 10.0
 _REFUSED_FROM = 0x80
+_LOST = "lost"
 
 
 class CityLink:
@@ -33,7 +35,9 @@ class CityLink:
         self._answers: queue.Queue[tuple[str, int, str]] = queue.Queue()
         self._messages: queue.Queue[bytes] = queue.Queue()
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        self._client.on_connect = lambda *found: self._answer("connect", found[3])
+        self._filter: str | None = None
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = lambda *found: self._answer(_LOST, found[3])
         self._client.on_publish = lambda *found: self._answer("publish", found[3])
         self._client.on_subscribe = lambda *found: self._answer("subscribe", found[3][0])
         self._client.on_message = lambda _client, _userdata, message: self._messages.put(
@@ -73,7 +77,8 @@ class CityLink:
 
     def send(self, order: Order, data: bytes, *, retain: bool = False) -> None:
         """Publish a command, with QoS 1. Raises SimpangError command.broker, where the broker refuses it."""
-        self._client.subscribe(f"{self._topic(order)}/state/{order.id}", qos=1)
+        self._filter = f"{self._topic(order)}/state/{order.id}"
+        self._client.subscribe(self._filter, qos=1)
         self._wait("subscribe")
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.MessageExpiryInterval = max(1, order.expires - int(time.time()))
@@ -82,6 +87,9 @@ class CityLink:
 
     def clear(self, order: Order) -> None:
         """Take a retained command away from the broker."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._answers.get_nowait()  # of connections that were lost and made anew
         self._client.publish(self._topic(order), b"", qos=1, retain=True)
         self._wait("publish")
 
@@ -108,6 +116,19 @@ class CityLink:
     def _topic(self, order: Order) -> str:
         return f"{self._broker.prefix}/{order.site}/gateway/command"
 
+    def _on_connect(
+        self,
+        client: paho.Client,
+        _userdata: object,
+        _flags: paho.ConnectFlags,
+        code: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        self._answer("connect", code)
+        if self._filter is not None:
+            # After a lost connection: a state that came meanwhile is retained.
+            client.subscribe(self._filter, qos=1)
+
     def _answer(self, what: str, code: ReasonCode) -> None:
         self._answers.put((what, code.value, str(code)))
 
@@ -116,6 +137,9 @@ class CityLink:
             while True:
                 found, code, words = self._answers.get(timeout=_CONNECT_S)
                 if found == what:
+                    break
+                if found == _LOST:
+                    code = _REFUSED_FROM
                     break
         except queue.Empty:
             code, words = _REFUSED_FROM, f"no answer in {_CONNECT_S:g} s"

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import ledger, states
 from .model import DAMAGED, Cursor, LossRange, LossRemoval, WindowState, unpack_key
-from .rows import insert
+from .rows import COLUMNS, decode, insert
 from .trim import Delivered
 from .wreck import Finds, Lot
 
@@ -119,14 +119,19 @@ class Absorber:
         return len(new)
 
     def _held(self, connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Which of the ids are here, with key and seq; rows that are damaged here make way."""
         found: dict[int, tuple[int, int]] = {}
         for at in range(0, len(ids), 250):
             some = ids[at : at + 250]
             marks = ",".join("?" * len(some))
-            for row_id, key, seq in connection.execute(
-                f"select id, k, seq from record where id in ({marks})", some
-            ):
-                found[row_id] = (key, seq)
+            for values in connection.execute(
+                f"select {COLUMNS} from record where id in ({marks})", some
+            ).fetchall():
+                if decode(values) is None:
+                    connection.execute("delete from record where id = ?", (values[0],))
+                    connection.execute("delete from aside where id = ?", (values[0],))
+                else:
+                    found[values[0]] = (values[1], values[2])
         return found
 
     def _note_fresh(self, connection: sqlite3.Connection) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from . import ledger, loads, release, replay, states, trim
 from .absorb import seen_from, with_news
@@ -40,8 +40,9 @@ from .model import (
     pack_key,
 )
 from .opening import CHECKPOINT_PAGES, Look, open_store
+from .reading import rows_above
 from .rescue import Rescue
-from .rows import COLUMNS, decode, encode, insert
+from .rows import decode, encode, insert, text
 from .schema import PAGE_SIZE, transaction
 from .shares import Shares, ShareTeller
 from .walfile import Meter
@@ -63,10 +64,6 @@ _HOUSEKEEPING_S = 86_400
 _NOTES_HELD = 4096
 # NTP slews a clock by less than this; more is a step, and rows of this boot are resolved by the new time.
 _STEP_MS = 1000
-
-_READ = f"""select {COLUMNS} from record
-    where id > ? and not exists (select 1 from aside where aside.id = record.id) order by id limit ?"""
-
 
 class Database:
     """Commits batches and reads rows. Not thread-safe: one thread makes it and uses it."""
@@ -215,6 +212,7 @@ class Database:
             # The first page of the log tells whose it is; nothing else was written since the checkpoint.
             _mark(connection)
         # Over a file that is replaced while the gateway runs the ids go on: cursors in memory stay right.
+        self._rescue.newest = self._newest
         self._next_id = self._rescue.begin(
             connection, self.uuid, newest, max(self._next_id, newest + 1), _now_ms(), torn=torn
         )
@@ -248,10 +246,21 @@ class Database:
             connection.execute("select key, value from meta where typeof(value) = 'integer'").fetchall()
         )
         self._gone = min(max(0, meta.get(b"gone", 0)), newest)
+        self._look_for_head(connection)
         self._trimming = trim.Progress(
             0, Shares(self._options.share_percent), meta.get(b"thin_node", 0), meta.get(b"thin_from", 0)
         )
         self.note()
+
+    def _look_for_head(self, connection: sqlite3.Connection) -> None:
+        """Where more rows are missing before the oldest than were ever deleted, a page hides them."""
+        oldest = connection.execute("select min(id) from record").fetchone()[0] or 1
+        if oldest - 1 <= self._gone:
+            return
+        found = text(connection.execute("pragma quick_check(1)").fetchone()[0])
+        if found != "ok":
+            raise StoreDamaged(self.path, found)
+        self._gone = oldest - 1
 
     def _keep_house(self, connection: sqlite3.Connection) -> None:
         ledger.fold(connection, WINDOWS_KEPT, _BOOTS_KEPT)
@@ -666,8 +675,8 @@ class Database:
         rows: list[Row] = []
         while len(rows) < limit:
             want = limit - len(rows)
-            with self._guarded(partial(_read_some, after_id, want)) as connection:
-                found = _read_some(after_id, want, connection)
+            with self._guarded(partial(rows_above, after_id, self._next_id, want)) as connection:
+                found = rows_above(after_id, self._next_id, want, connection)
                 for values in found:
                     after_id = values[0]
                     if after_id in skip or after_id in self._notes:
@@ -714,10 +723,6 @@ class Database:
         """
         with self._guarded() as connection:
             return loads.stats(connection, self.path, self._quota.pages, self._gone)
-
-
-def _read_some(after_id: int, limit: int, connection: sqlite3.Connection) -> list[Any]:
-    return connection.execute(_READ, (after_id, limit)).fetchall()
 
 
 def _newest(connection: sqlite3.Connection) -> int:

@@ -22,6 +22,10 @@ turn a number into text. A damaged length asks for more memory than there is; me
 on Linux as the end of the process, not as MemoryError."""
 
 
+class RowsOutOfOrder(sqlite3.DatabaseError):
+    """The rows of a table do not lie in their order: a page stands in the place of another."""
+
+
 class StoreError(Exception):
     """Base of all store errors.
 
@@ -143,7 +147,7 @@ def free_bytes(path: str) -> int:
 
 def from_sqlite(error: Exception, path: str, max_mb: int) -> StoreError:
     """The store error that one of `SQLITE_ERRORS` means for the file at `path`."""
-    if not isinstance(error, sqlite3.Error):
+    if not isinstance(error, sqlite3.Error) or isinstance(error, RowsOutOfOrder):
         return StoreDamaged(path, str(error) or type(error).__name__)
     # The module's own errors (a closed connection, a wrong type) have no result code.
     code = getattr(error, "sqlite_errorcode", None)

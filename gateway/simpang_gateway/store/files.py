@@ -52,7 +52,8 @@ def is_there(path: str) -> bool:
     except OSError as error:
         raise from_os(error, path) from error
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
-        if _has_log(path):
+        # SQLite deletes the log of an empty file.
+        if header and _has_log(path):
             # A power cut in the middle of a checkpoint destroys what it was writing; the log still has it.
             return True
         raise StoreDamaged(path, "the header is not that of a SQLite file")

@@ -18,6 +18,7 @@ from .errors import SQLITE_ERRORS, from_os
 from .schema import PAGE_SIZE
 from .walfile import LogFile
 
+_COLUMNS_OF_A_RECORD = 10
 _VERSION_AT = slice(60, 64)
 MARKED_SINCE = 3
 """The version of the tables from which on a log begins with its mark."""
@@ -43,8 +44,8 @@ class Judgement:
     commits: int = 0
 
 
-def judge(path: str) -> Judgement:
-    """Judge the log of the store at `path`.
+def judge(path: str, name: str | None) -> Judgement:
+    """Judge the log of the store at `path`, which was called `name` when that was last noted.
 
     Raises:
         StoreReadonly, StoreIo: the disk does not let us.
@@ -52,8 +53,9 @@ def judge(path: str) -> Judgement:
     try:
         log = LogFile(path + "-wal")
         with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
             version = int.from_bytes(file.read(64)[_VERSION_AT], "big")
-        commits = commits_behind = 0
+        commits = commits_behind = loose = newest = pages_after = 0
         behind: dict[int, bytes] = {}
         names: set[str] = set()
         beats: set[int] = set()
@@ -64,26 +66,34 @@ def judge(path: str) -> Judgement:
             # The last page of a commit stands there again and again, to the end of the sector.
             ends = bool(frame.pages_after) and end != (frame.page, frame.number - 1)
             end = (frame.page, frame.number) if frame.pages_after else (0, 0)
+            loose = 0 if frame.pages_after else loose + 1
             if broken:
                 commits_behind += ends
                 if frame.chained:
                     behind[frame.page] = frame.data
                 continue
             commits += ends
-            name, beat = _mark(frame.data, frame.page)
-            if name is not None and beat is not None:
-                names.add(name)
+            pages_after = frame.pages_after or pages_after
+            newest = max(newest, _newest_row(frame.data, frame.page))
+            marked, beat = _mark(frame.data, frame.page)
+            if marked is not None and beat is not None:
+                names.add(marked)
                 beats.add(beat)
     except FileNotFoundError:
         return Judgement(Verdict.WELL)
     except OSError as error:
         raise from_os(error, path) from error
-    if commits and version >= MARKED_SINCE and not _is_ours(path, names, beats):
+    # The file never shrinks: where it is larger than the log would leave it, it has seen later ones.
+    grown = size > pages_after * PAGE_SIZE
+    readable = version in range(1, MARKED_SINCE)
+    if commits and not readable and (grown or not _is_ours(path, name, names, beats, newest)):
         return Judgement(Verdict.STRANGE, commits + commits_behind)
-    if commits_behind == 0 or (behind and _has_pages(path, behind)):
+    if behind and _has_pages(path, behind):
+        return Judgement(Verdict.WELL)
+    if not commits_behind and not loose:
         return Judgement(Verdict.WELL)
     # The first commit of a log shares a sector with the header: a cut in it may destroy that too.
-    torn = commits_behind == 1
+    torn = commits_behind <= 1
     return Judgement(Verdict.TORN if torn else Verdict.DAMAGED, commits_behind)
 
 
@@ -115,16 +125,31 @@ def _mark(page: bytes, number: int) -> tuple[str | None, int | None]:
     return (name.decode("ascii", "replace"), beat) if known else (None, None)  # type: ignore[union-attr,return-value]
 
 
-def _is_ours(path: str, names: set[str], beats: set[int]) -> bool:
-    """Whether a log with these marks continues the file; True where the file itself cannot be read."""
+def _newest_row(page: bytes, number: int) -> int:
+    """The highest id in a page of records."""
+    if number == 1 or leaves.kind(page, number) != leaves.TABLE_LEAF:
+        return 0
+    ids = [
+        cell.row_id
+        for cell in leaves.cells(page, number, lambda _: None, lambda _: True)
+        if len(cell.values) == _COLUMNS_OF_A_RECORD
+    ]
+    return max(ids, default=0)
+
+
+def _is_ours(path: str, noted: str | None, names: set[str], beats: set[int], newest: int) -> bool:
+    """Whether a log with these marks continues the file; by the note where the file cannot be read."""
     place = f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(place, uri=True)) as connection:
             known = dict(connection.execute("select key, value from meta where key in ('uuid', 'beat')"))
+            has = connection.execute("select max(id) from record").fetchone()[0] or 0
     except SQLITE_ERRORS:
-        return True
+        known = {}
     if not isinstance(known.get("uuid"), str) or not isinstance(known.get("beat"), int):
-        return True
+        return noted is None or not names or noted in names
+    if known["beat"] == max(beats) and has > newest > 0:
+        return False  # all of it was copied, and more than is left of it
     # The file has the mark of this log already where its pages were copied, else that of the log before.
     # A store that took the place of another has both names in its log.
     return known["uuid"] in names and min(beats) - 1 <= known["beat"] <= max(beats)

@@ -19,6 +19,7 @@ from .errors import (
 )
 from .logs import Verdict
 from .model import EventSink, StoreOptions
+from .note import NoteFile
 from .rows import text
 from .schema import APPLICATION_ID, PAGE_SIZE, VERSION, columns, expected_columns
 from .trim import Quota
@@ -146,7 +147,8 @@ def _connect(path: str, options: StoreOptions, emit: EventSink) -> Opened:
 
 def _judge_log(path: str, emit: EventSink) -> bool:
     """Set a log aside that SQLite must not see, or would not see all of; True if it was only torn."""
-    found = logs.judge(path)
+    note = NoteFile(path).note
+    found = logs.judge(path, None if note is None else note.uuid)
     if found.verdict is Verdict.WELL:
         return False
     moved = files.set_log_aside(path, keep=found.verdict is not Verdict.STRANGE)

@@ -505,6 +505,10 @@ class Store:
         if self._error is None and not self._closed:
             self._start(self._run(self._database.note))
 
+    async def note(self) -> None:
+        """Write down beside the file how far it has come, now: a timer does so once a minute at most."""
+        await self._run(self._database.note)
+
     # ---- salvage
 
     @property

@@ -2,6 +2,7 @@
 piece by piece, joined with the present store at the end.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,8 +10,10 @@ from math import inf
 
 from . import absorb, files, ledger, states
 from .absorb import Absorber
+from .errors import StoreDamaged
 from .model import DAMAGED, Cursor, EventSink, LossRange
 from .note import Note, NoteFile
+from .rows import text
 from .schema import transaction
 from .trim import Delivered
 from .wreck import ID_LIMIT, Lot, Wreck
@@ -41,12 +44,16 @@ class Rescue:
         self.ready = False
         self._path = path
         self.uplinks = uplinks
+        # The highest id that this process has committed.
+        self.newest = 0
         self._emit = emit
         self._wrecks: list[Wreck] = []
         self._number = 0
         self._absorber = Absorber(0, 0)
         self._lots: Iterator[Lot] = iter(())
         self._gaps: Iterator[None] | None = None
+        # The highest id that the old file had, as far as it is known.
+        self._last = 0
         self._early: set[tuple[int, int]] = set()
         self._thinned = False
         self._told_s = 0.0
@@ -100,6 +107,8 @@ class Rescue:
             return self._take_logs(connection, uuid, newest, next_id, wall_ms, torn)
         if not base:
             base = self._take_early(connection, newest, next_id)
+        else:
+            self._last = int(meta.get(b"salvage_newest", 0))
         self.base = base
         self._absorber = Absorber(base, 0)
         self._lots, self._gaps = self._read(), None
@@ -116,10 +125,13 @@ class Rescue:
                 # What it had taken over from earlier ones need not be taken twice.
                 done_before = wreck.finds.meta["salvaged"]
                 if "salvage_base" not in wreck.finds.meta:
-                    del self._wrecks[max(1, self._number - done_before) :]
+                    due = [older for older in self._wrecks[1:] if self._is_due(older, done_before)]
+                    self._wrecks[1:] = due
             done = (cursor.last for cursor in wreck.finds.cursors.values())
             highest = max(highest, wreck.newest, *done, 0)
+        last = max(highest, self.newest)
         if note is not None:
+            last = max(last, note.last)
             highest = max(highest, note.last, note.following - 1)
         if next_id > 1 and next_id > highest:
             base = next_id  # the running gateway knows it better than any file
@@ -132,10 +144,17 @@ class Rescue:
                 absorb.take_early(connection, wreck.finds)
                 self._early.update(wreck.finds.lost)
             connection.execute("insert or replace into meta values ('salvage_base', ?)", (base,))
+            connection.execute("insert or replace into meta values ('salvage_newest', ?)", (last,))
             if complete:
                 connection.execute("insert or replace into meta values ('salvage_tables', 1)")
+        self._last = last
         self.collected = complete
         return base
+
+    def _is_due(self, wreck: Wreck, done_before: int) -> bool:
+        """Whether an earlier one is to be looked at: a log always, there is little in it."""
+        number = int(wreck.path.rpartition("-")[2])
+        return number > done_before or not os.path.exists(wreck.path)
 
     def _take_logs(
         self, connection: sqlite3.Connection, uuid: str, newest: int, next_id: int, wall_ms: int, torn: bool
@@ -199,6 +218,10 @@ class Rescue:
             return max(next_id, note.following)
         if note.last <= newest:
             return max(next_id, note.following)
+        # A page in another's place can hide rows; then they are salvaged rather than given up.
+        found = text(connection.execute("pragma quick_check(1)").fetchone()[0])
+        if found != "ok":
+            raise StoreDamaged(self._path, found)
         after = max(next_id, absorb.jumped(note.last))
         with transaction(connection):
             lost = 0
@@ -311,9 +334,7 @@ class Rescue:
         for wreck in self._wrecks:
             newest = max(newest, wreck.newest)
             self._absorber.join_windows(connection, wreck.finds.windows, wall_ms)
-        note = self.note.note
-        if note is not None and note.last < self.base:
-            newest = max(newest, note.last)
+        newest = max(newest, self._last)
         delivered = Delivered([joined.get(name, Cursor(name)) for name in self.uplinks])
         if not self._thinned:
             self._absorber.declare_gaps(connection, newest, self._missing(newest), delivered, wall_ms)
@@ -324,7 +345,8 @@ class Rescue:
     def _missing(self, newest: int) -> int | None:
         """How many rows the old file had that did not come, or None."""
         tally = self._absorber.tally
-        if len(self._wrecks) != 1 or tally.no_room or self._absorber.gaps_from:
+        files_there = sum(os.path.exists(wreck.path) for wreck in self._wrecks)
+        if files_there != 1 or tally.no_room or self._absorber.gaps_from:
             return None
         gone = self._wrecks[0].finds.meta.get("gone")
         if not isinstance(gone, int) or not 0 <= gone <= newest:
@@ -332,7 +354,8 @@ class Rescue:
         return newest - gone - self._absorber.held
 
     def _finish(self, connection: sqlite3.Connection) -> None:
-        connection.execute("delete from meta where key in ('salvage_base', 'salvage_tables')")
+        keys = "'salvage_base', 'salvage_newest', 'salvage_tables'"
+        connection.execute(f"delete from meta where key in ({keys})")
         connection.execute("insert or replace into meta values ('salvaged', ?)", (self._number,))
 
     def joined(self) -> None:

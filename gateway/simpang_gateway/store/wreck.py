@@ -20,7 +20,7 @@ from .errors import SQLITE_ERRORS
 from .model import Cursor, WindowState
 from .rows import COLUMNS, decode, text
 from .schema import PAGE_SIZE
-from .states import cursor_of, merge_windows, window_of
+from .states import cursor_of, mask, merge_windows, window_of
 from .walfile import LogFile
 
 PIECE_ROWS = 512
@@ -240,7 +240,12 @@ class Wreck:
                         return
                     yield self._judged(found)
                     ids = [row[0] for row in found]
+                    before = low, high
                     low, high = (max(low, *ids), high) if up else (low, min(high, min(ids) - 1))
+                    if (low, high) == before:
+                        # Ids that do not rise: pages stand in each other's places.
+                        self.trouble = True
+                        break
                 else:
                     return
         self.trouble = True
@@ -284,8 +289,8 @@ class Wreck:
     # ---- by pages
 
     def log(self) -> Iterator[Lot]:
-        """Rows in the log: of all frames that a commit stands behind, damaged ones between them or not."""
-        if not self._frames:
+        """Rows in the log, whether or not SQLite would see them."""
+        if self.stranger is not None:
             return
         try:
             yield from self._of_frames(LogFile(self.path + "-wal"))
@@ -297,12 +302,13 @@ class Wreck:
         taken: set[int] = set()
         lot: Lot = []
         for frame in log.frames(check=False):
-            if frame.number > self._last:
-                break
             found = self._of_page(
                 frame.data, frame.page, log, lambda row_id: 0 < row_id < ID_LIMIT and row_id not in taken
             )
             taken.update(values[0] for values in found)
+            if frame.number > self._last:
+                # Behind the last commit that is whole: what a window settles was stored another time.
+                found = [values for values in found if not self._is_settled(values)]
             lot += found
             if len(lot) >= PIECE_ROWS:
                 yield lot
@@ -325,6 +331,10 @@ class Wreck:
                 yield lot
         except OSError:
             return
+
+    def _is_settled(self, values: Sequence[Any]) -> bool:
+        window = self.finds.windows.get(values[1])
+        return window is not None and bool(mask(window) >> values[2] & 1)
 
     def _of_page(self, page: bytes, number: int, log: LogFile | None, wanted: Callable[[int], bool]) -> Lot:
         lot: Lot = []

@@ -26,6 +26,10 @@ PROOFS = {
         "simpang.cli.prove_powercut:powercut",
         "The store after thousands of power cuts, made from a recording of what it writes.",
     ),
+    "corrupt": (
+        "simpang.cli.prove_corrupt:corrupt",
+        "The store on files with random damage: it goes on and gets back what is whole.",
+    ),
     "network": (
         "simpang.cli.prove_network:network",
         "Networks and brokers that misbehave, between the gateway and a real broker.",

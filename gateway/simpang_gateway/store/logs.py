@@ -44,8 +44,8 @@ class Judgement:
     commits: int = 0
 
 
-def judge(path: str, name: str | None) -> Judgement:
-    """Judge the log of the store at `path`, which was called `name` when that was last noted.
+def judge(path: str, name: str | None = None) -> Judgement:
+    """Judge the log of the store at `path`; `name` is what the store was called when that was last noted.
 
     Raises:
         StoreReadonly, StoreIo: the disk does not let us.

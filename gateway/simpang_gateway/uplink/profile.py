@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from simpang_protocol import codes, record
 from simpang_protocol.record import Head, Record
@@ -35,12 +36,25 @@ _RESOLVED = frozenset({"uptime"})
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
+class Owed(Protocol):
+    """The rows whose time is owed; see `Unresolved`."""
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+
+    def note(self, row_id: int) -> None:
+        """A row goes up without its time."""
+
+    def settle(self, row_ids: Iterable[int]) -> None:
+        """These go up with it."""
+
+
 class Profile:
     """Builds the messages of one gateway for one uplink.
 
     `store` gives the store's UUID, which changes when the store is replaced: row ids count within it.
     `resolve` turns uptime into time where it can, `bounds` says between what a time lies where it cannot,
-    `known` is told each time that is known.
+    `known` is told each time that is known, `owed` which rows go without one that may be known later.
     Raises ValueError where prefix, site or gateway cannot stand in a topic.
     """
 
@@ -54,6 +68,7 @@ class Profile:
         resolve: Resolve,
         bounds: Bounds = lambda row: None,
         known: Callable[[Row, int], None] = lambda row, unix_s: None,
+        owed: Owed | None = None,
     ) -> None:
         for part in (*prefix.split("/"), site, gateway):
             if not part or set(part) & set("+#/"):
@@ -63,6 +78,7 @@ class Profile:
         self._resolve = resolve
         self._bounds = bounds
         self._known = known
+        self._owed = owed
         self._store = store
         self._writers = {
             schema.number: SampleWriter(schema) for schema in SCHEMAS.values() if not schema.fixed
@@ -153,6 +169,8 @@ class Profile:
             told.update(clock="bounded", not_before=bounds[0], not_after=bounds[1])
         if head.basis == record.UPTIME:
             told["uptime"] = head.t0
+            if self._owed is not None:
+                self._owed.note(row.id)
         return _encode(told)[1:-1]
 
     def _known_time(self, row: Row, head: Head) -> tuple[int, str] | None:
@@ -162,8 +180,12 @@ class Profile:
         if head.basis != record.UPTIME:
             return None
         resolved = self._resolve(row.node, row.epoch, head.t0)
-        if resolved is not None and resolved[1] not in _RESOLVED:
+        if resolved is None:
+            return None
+        if resolved[1] not in _RESOLVED:
             raise RuntimeError(f"resolve gave the clock word {resolved[1]!r}")
+        if self._owed:
+            self._owed.settle((row.id,))
         return resolved
 
 

@@ -46,6 +46,26 @@ class RangeSet:
             self._last.insert(at, number)
         return True
 
+    def discard(self, number: int) -> bool:
+        """Removes one id; False if it is not there, or if the set is full and it would split a range."""
+        at = bisect_right(self._first, number) - 1
+        if at < 0 or number > self._last[at]:
+            return False
+        first, last = self._first[at], self._last[at]
+        if first < number < last:
+            if len(self._first) >= self._limit:
+                return False
+            self._last[at] = number - 1
+            self._first.insert(at + 1, number + 1)
+            self._last.insert(at + 1, last)
+        elif first == last:
+            del self._first[at], self._last[at]
+        elif number == first:
+            self._first[at] = number + 1
+        else:
+            self._last[at] = number - 1
+        return True
+
     def discard_through(self, number: int) -> None:
         """Removes every id up to and including `number`."""
         at = bisect_right(self._first, number)

@@ -22,6 +22,9 @@ STORE_RETRY_S = 5.0
 """Pause before a store that failed is asked again."""
 
 
+Owed = Callable[[str, int, int, int], Awaitable[tuple[list[int], int]]]
+
+
 class Sending(Protocol):
     """What a replay needs of the uplinks; `Uplinks` has it."""
 
@@ -45,6 +48,8 @@ class Replays:
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._turns: set[asyncio.Task[None]] = set()
         self._asking = asyncio.Lock()
+        # Takes uplink, after, through, most; gives the ids that `correct` is about.
+        self.owed: Owed | None = None
 
     def handlers(self) -> Mapping[str, Handler]:
         """The operations by name."""
@@ -153,6 +158,23 @@ class Replays:
             await self.resume()
         return {"replays": ended}
 
+    async def correct(self, uplink: str, after: int, through: int, rows: int) -> None:
+        """Have an uplink send rows in (after, through] whose time became known; `owed` tells which.
+
+        Does nothing while it is at that already. Raises StoreError.
+        """
+        store = self._store
+        if store is None:
+            return
+        async with self._asking:
+            if any(found.times for found in self._replays(uplink)):
+                return
+            number = max(store.replays(), default=0) + 1
+            found = Replay(number, uplink, None, None, None, after, through, rows, times=True)
+            await store.put_replay(found)
+        self._events.emit("clock.corrects", uplink=uplink, rows=rows)
+        self._work_on(uplink)
+
     # ---- working
 
     def _replays(self, uplink: str | None = None) -> list[Replay]:
@@ -192,15 +214,7 @@ class Replays:
         if found.portion:
             # After a restart: one portion at a time.
             await store.passed(found.portion[-1][1], [found.uplink])
-        selection = Selection(found.first_ms, found.last_ms, found.node)
-        ids: list[int] = []
-        reached = found.after
-        while reached < found.through and len(ids) < PORTION_ROWS:
-            more, reached = await store.ids(selection, reached, found.through)
-            ids += more
-        if len(ids) > PORTION_ROWS:
-            del ids[PORTION_ROWS:]
-            reached = ids[-1]
+        ids, reached = await self._choose(store, found)
         if not ids:
             await self._end(store, found)
             return
@@ -213,9 +227,26 @@ class Replays:
         # What came meanwhile goes first: its rows must not wait for all of a long replay.
         await store.passed((await store.stats()).last_id, [found.uplink])
 
+    async def _choose(self, store: Store, found: Replay) -> tuple[list[int], int]:
+        """Return the ids of the next portion, and the id up to which that are all."""
+        if found.times:
+            assert self.owed is not None
+            return await self.owed(found.uplink, found.after, found.through, PORTION_ROWS)
+        selection = Selection(found.first_ms, found.last_ms, found.node)
+        ids: list[int] = []
+        reached = found.after
+        while reached < found.through and len(ids) < PORTION_ROWS:
+            more, reached = await store.ids(selection, reached, found.through)
+            ids += more
+        if len(ids) > PORTION_ROWS:
+            del ids[PORTION_ROWS:]
+            reached = ids[-1]
+        return ids, reached
+
     async def _end(self, store: Store, found: Replay) -> None:
         await store.end_replay(found.number)
-        self._emit("replay.done", found, rows=found.opened, gone=found.rows - found.opened)
+        if not found.times:
+            self._emit("replay.done", found, rows=found.opened, gone=found.rows - found.opened)
 
     async def _open(self, store: Store, found: Replay, ids: Sequence[int], reached: int) -> Cursor:
         _, cursor = await store.open_portion(found, ids, reached)
@@ -242,4 +273,5 @@ def _told(found: Replay) -> dict[str, Any]:
         "last_ms": found.last_ms,
         "rows": found.rows,
         "sent": found.opened,
+        "times": found.times,
     }

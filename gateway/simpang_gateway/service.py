@@ -17,6 +17,7 @@ from .capture import Capture
 from .clock import Clock
 from .config import GatewayConfig
 from .control import ControlServer
+from .corrections import Corrections
 from .downlink.actions import make_actions
 from .downlink.rules import rules_of
 from .downlink.service import Downlink
@@ -75,7 +76,7 @@ class Gateway:
             lambda: self._config, self._keys, *told, self._start, self._stop, self._pause
         )
         self._view = StoreView()
-        self._uptimes = Uptimes(clock)
+        self._uptimes = Uptimes(clock, lambda: self._corrections.look())
         self._refusals = Refusals(events.emit)
         self._loading = WindowLoading(lambda: self._care.store, self._start)
         self._hub = Hub(
@@ -100,6 +101,10 @@ class Gateway:
         )
         self._uplinks = Uplinks(config, clock, events, self._alarms, self._uptimes, self._faults)
         self._replays = Replays(self._uplinks, self._keys, events, self._faults)
+        self._corrections = Corrections(
+            self._uplinks.owed, lambda: self._care.store, self._uptimes, self._replays, self._faults
+        )
+        self._replays.owed = self._corrections.ids
         self._downlink = Downlink(
             rules_of(config),
             config.state,
@@ -121,7 +126,7 @@ class Gateway:
         parts_of_lines = (self._hub, events, self._alarms, self._refusals.note, self._faults)
         make = partial(make_line, *parts_of_lines, lambda: self._capture)
         self._ports = PortSet(make, self._alarms, self._faults)
-        self._care.join(self._hub, self._uplinks, self._uptimes, self._replays)
+        self._care.join(self._hub, self._uplinks, self._uptimes, self._replays, self._corrections.look)
         self._lookout = Lookout(
             clock,
             self._alarms,
@@ -195,6 +200,7 @@ class Gateway:
         self._refusals.close()
         await self._downlink.close()
         await self._view.close()
+        await self._corrections.close()
         await self._replays.close()
         if self._care.store is not None:
             await self._care.store.close()
@@ -297,6 +303,7 @@ class Gateway:
     def _time_known(self) -> None:
         self._uplinks.publish_alarms()
         self._downlink.clock_known()
+        self._corrections.look()
 
     def _key_event(self, code: str, node: int, generation: int) -> None:
         self._events.emit(code, node=node, generation=generation)

@@ -51,6 +51,7 @@ class _Joined:
     uplinks: Uplinks
     uptimes: Uptimes
     replays: Replays
+    on_resumed: Callable[[], None]
 
 
 class StoreCare:
@@ -85,9 +86,16 @@ class StoreCare:
         # The sessions may know other things than the file holds.
         self._stale = True
 
-    def join(self, hub: Hub, uplinks: Uplinks, uptimes: Uptimes, replays: Replays) -> None:
-        """Say whom the store serves."""
-        self._joined = _Joined(hub, uplinks, uptimes, replays)
+    def join(
+        self,
+        hub: Hub,
+        uplinks: Uplinks,
+        uptimes: Uptimes,
+        replays: Replays,
+        on_resumed: Callable[[], None],
+    ) -> None:
+        """Say whom the store serves; `on_resumed` is called whenever it has begun to serve them."""
+        self._joined = _Joined(hub, uplinks, uptimes, replays, on_resumed)
 
     async def open(self) -> asyncio.Task[None] | None:
         """Open the store and have it served; return the task that lets the hub store.
@@ -214,6 +222,7 @@ class StoreCare:
             self._clear_store_alarms()
             self._joined.hub.resume(stored)
             await self._joined.replays.resume()
+            self._joined.on_resumed()
 
     async def _load(self, store: Store) -> Stored:
         self._joined.uptimes.load(store.boot, await store.load_uptime_offsets(), await store.load_boots())

@@ -1,7 +1,7 @@
 """The uplinks of a gateway: makes them, runs them, tells them of rows and alarms, stops them together."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from .portset import Changes
 from .store import Cursor, Released, Store, StoreError
 from .uplink.profile import Profile
 from .uplink.service import Uplink
+from .uplink.unresolved import Unresolved
 from .uptimes import Uptimes
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class _Member:
 
     config: UplinkConfig
     uplink: Uplink
+    owed: Unresolved
     task: asyncio.Task[None] | None = None
     since_ms: int | None = None
     leaving: bool = False
@@ -169,6 +171,10 @@ class Uplinks:
         """See `Uplink.turn_back`; `name` is one of `names`, and `attach` was called."""
         await self._members[name].uplink.turn_back(change)
 
+    def owed(self) -> Mapping[str, Unresolved]:
+        """By name of the uplink: the rows that it sent without a time that may become known."""
+        return {name: member.owed for name, member in self._members.items()}
+
     def publish_alarms(self) -> None:
         """Send every alarm once more: it may be known now since when it stands."""
         for code in self._alarms.codes():
@@ -256,6 +262,7 @@ class Uplinks:
     # ---- one uplink
 
     def _make(self, config: UplinkConfig, store: Store) -> _Member:
+        owed = Unresolved(config.name, store)
         profile = Profile(
             prefix=config.prefix,
             site=self._config.gateway.site,
@@ -264,6 +271,7 @@ class Uplinks:
             resolve=self._uptimes.resolve,
             bounds=self._uptimes.bounds,
             known=self._uptimes.note_time,
+            owed=owed,
         )
         uplink = Uplink(
             config,
@@ -280,7 +288,7 @@ class Uplinks:
             ],
         )
         uplink.notify_new_rows(self._newest_id)
-        member = _Member(config, uplink)
+        member = _Member(config, uplink, owed)
         self._listen(member)
         return member
 
@@ -290,6 +298,7 @@ class Uplinks:
             member.since_ms = self._clock.monotonic_ms()
             self._idle.clear()
             try:
+                await member.owed.load()
                 await member.uplink.run()
                 continue
             except StoreError:

@@ -1,7 +1,7 @@
 """When a node's uptime was: from the least delay that its uptimes had on their way here."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from .clock import Clock
 from .store.model import Boot, Row
@@ -16,9 +16,11 @@ TIMES_KEPT = 64
 class Uptimes:
     """Resolves (node, epoch, uptime) to Unix seconds; knows nothing before `load`."""
 
-    def __init__(self, clock: Clock) -> None:
-        """`clock` tells wall clock and boot time of the gateway."""
+    def __init__(self, clock: Clock, on_new: Callable[[], None] = lambda: None) -> None:
+        """`clock` tells wall clock and boot time of the gateway; `on_new` is called when the uptime of an
+        epoch is heard for the first time."""
         self._clock = clock
+        self._on_new = on_new
         self._boot = 0
         # By node, then epoch: least (gateway's boot time - node's uptime) of the present boot, ms.
         self._here: dict[int, dict[int, int]] = {}
@@ -60,7 +62,20 @@ class Uptimes:
     def heard(self, node: int, epoch: int, offset_ms: int) -> None:
         """Note the least offset of this boot."""
         self._note_clock()
+        new = epoch not in self._here.get(node, {})
         self._keep(node, epoch, offset_ms)
+        if new:
+            self._on_new()
+
+    def clock_known(self) -> bool:
+        """Return whether the time of day is or was known in this boot of the gateway."""
+        self._note_clock()
+        return self._wall_offset_ms is not None
+
+    def is_over(self, node: int, epoch: int) -> bool:
+        """Return whether a later epoch of the node was heard: nothing new will be known of this one."""
+        known = self._epochs.get(node, [])
+        return bool(known) and known[-1] > epoch
 
     def _keep(self, node: int, epoch: int, offset_ms: int) -> None:
         epochs = self._here.setdefault(node, {})

@@ -90,7 +90,7 @@ async def test_range_of_one_node_is_sent_again_once_under_the_same_identities(
     assert answer["replays"] == [
         {
             "replay": 1, "uplink": "city", "node": 2, "first_ms": T0 + 10_000, "last_ms": T0 + 19_000,
-            "rows": 5, "sent": 0,
+            "rows": 5, "sent": 0, "times": False,
         }
     ]  # fmt: skip
     await _until_done(bench)

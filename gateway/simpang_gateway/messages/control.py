@@ -16,6 +16,10 @@ CLOCK = {
         'pasang dbus, atau izinkan panggilan sistem clock_adjtime, atau isi [clock] trust "always"',
     ),
     "clock.synced": info("the gateway's clock is synchronised", "jam gateway sudah tersinkron"),
+    "clock.corrects": info(
+        "the times of {rows} records became known, and uplink {uplink} sends them once more with these",
+        "waktu {rows} record kini diketahui, dan uplink {uplink} mengirimnya sekali lagi beserta waktunya",
+    ),
 }
 
 CONTROL = {

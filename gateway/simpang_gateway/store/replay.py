@@ -37,6 +37,7 @@ class Replay:
         rows: how many there were then.
         opened: how many of them were found and opened so far.
         portion: ids that are open now; they had been delivered before.
+        times: only rows whose time is owed and known now; nobody asked for it.
     """
 
     number: int
@@ -49,6 +50,7 @@ class Replay:
     rows: int
     opened: int = 0
     portion: tuple[Range, ...] = ()
+    times: bool = False
 
 
 def load(connection: sqlite3.Connection) -> dict[int, Replay]:

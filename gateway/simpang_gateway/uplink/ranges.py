@@ -53,7 +53,7 @@ class RangeSet:
             return False
         first, last = self._first[at], self._last[at]
         if first < number < last:
-            if len(self._first) >= self._limit:
+            if len(self._first) >= self.limit:
                 return False
             self._last[at] = number - 1
             self._first.insert(at + 1, number + 1)

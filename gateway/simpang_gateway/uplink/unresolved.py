@@ -36,12 +36,15 @@ class Unresolved:
         self._name = uplink + _SUFFIX
         self._notes = notes
         self._rows = RangeSet(limit=RANGES_KEPT)
+        self._loaded = False
         self.missed = 0
 
     async def load(self) -> None:
-        """Take over what the store knows. Raises StoreError."""
-        saved = await self._notes.load_cursor(self._name)
-        self._rows = RangeSet(saved.done, limit=RANGES_KEPT)
+        """Take over what the store knows; only the first time. Raises StoreError."""
+        if not self._loaded:
+            saved = await self._notes.load_cursor(self._name)
+            self._rows = RangeSet(saved.done, limit=RANGES_KEPT)
+            self._loaded = True
 
     def __bool__(self) -> bool:
         return len(self._rows) > 0

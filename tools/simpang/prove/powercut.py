@@ -7,9 +7,10 @@ it held after the last transaction that had returned, or after the one that was 
 new records. What it held then is read from the files as they were at that moment, and held against the
 acknowledgements.
 
-Images come in blocks. Those of one block are cuts of one recording; in two blocks of six they are cuts of a
-second and third recording, each of which began with what an earlier cut had left. In one block of six the
-file is damaged at the beginning, and cut while what is left of it comes into a new one (powercut_salvage.py).
+Images come in blocks. Those of one block are cuts of one recording; in three blocks of ten they are cuts of a
+second and third recording, each of which began with what an earlier cut had left. In one block of ten the
+file is damaged at the beginning, and cut while what is left of it comes into a new one (powercut_salvage.py);
+one is about the gateway's keys and registry (powercut_keys.py).
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ BLOCK = 40
 
 _REGION = 5
 SALVAGE = "salvage"
-# Two blocks of six go on from a cut; one begins with a damaged file.
-_BLOCKS = ("new", "new", "again", "old", "again", SALVAGE)
+KEYS = "keys"
+# Three blocks of ten go on from a cut; one begins with a damaged file; one is about other files.
+_BLOCKS = ("new", "new", "again", "old", "again", SALVAGE, "new", "again", "old", KEYS)
 _SHORT = 1000
 _STEPS = {"new": (140, 1400), "old": (30, 200)}
 _AGAIN_STEPS = 7
@@ -149,7 +151,7 @@ def prepare(seed: int, count: int, mode: str, folder: Path) -> int:
     operations = 0
     needed = {piece.kind for piece in pieces(seed, count, mode, folder)}
     for kind, steps in _STEPS.items():
-        if kind not in needed and not needed & {"again", SALVAGE}:
+        if kind not in needed and not needed & {"again", SALVAGE, KEYS}:
             continue
         base: Files = {}
         if kind == "old":
@@ -174,6 +176,19 @@ def record(
     place: Path, base: Files, mode: str, seed: str, steps: int, *, salvages: bool = False
 ) -> None:
     """Let the writer work on a copy of `base`; `place` then holds base, state and log."""
+    program = [
+        "simpang.prove.powercut_writer", str(place / "state" / "store.db"), "--seed", seed,
+        "--steps", str(steps), "--mode", mode, *(["--salvage"] if salvages else []),
+    ]  # fmt: skip
+    trace(place, base, program)
+
+
+def trace(place: Path, base: Files, program: Sequence[str]) -> None:
+    """Run a module with its arguments under the tracer on a copy of `base`, in `place`/state.
+
+    Raises:
+        RigError: it failed, or had something to say.
+    """
     write_folder(place / "base", base)
     write_folder(place / "state", base)
     environment = dict(
@@ -185,15 +200,12 @@ def record(
         SIMPANG_TRACE_LOG=str(place / "log"),
     )
     done = subprocess.run(
-        [
-            sys.executable, "-m", "simpang.prove.powercut_writer", str(place / "state" / "store.db"),
-            "--seed", seed, "--steps", str(steps), "--mode", mode, *(["--salvage"] if salvages else []),
-        ],
+        [sys.executable, "-m", *program],
         env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_RECORD_S,
         check=False,
     )  # fmt: skip
     if done.returncode or done.stderr:
-        raise RigError(f"the store did not work even without a cut: {done.stderr.strip()[-2000:]}")
+        raise RigError(f"it did not work even without a cut: {done.stderr.strip()[-2000:]}")
 
 
 @lru_cache(maxsize=2)
@@ -210,6 +222,10 @@ def run_piece(piece: Piece) -> Tally:
                 from . import powercut_salvage  # it needs this module whole
 
                 powercut_salvage.run(piece, Path(folder), block.tally)
+            elif piece.kind == KEYS and piece.mode == SAFE:
+                from . import powercut_keys
+
+                powercut_keys.run(piece, Path(folder), block.tally)
             else:
                 block.run()
         except Exception:
@@ -230,7 +246,7 @@ class _Block:
 
     def run(self) -> None:
         """Cut one recording again and again, or go on from a cut, twice."""
-        shared = "new" if self._piece.kind == SALVAGE else self._piece.kind
+        shared = "new" if self._piece.kind in (SALVAGE, KEYS) else self._piece.kind
         if shared != "again":
             recording = load(f"{self._piece.folder}/{self._piece.mode}-{shared}")
             self._cut_all(recording, list(self._numbers), self._spread(recording))

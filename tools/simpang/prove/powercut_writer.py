@@ -112,7 +112,11 @@ class Marker:
         self._mark = getattr(ctypes.CDLL(None), "simpang_mark", None)
 
     def __call__(self, *mark: object) -> None:
-        """Set a mark."""
+        """Set a mark, a list."""
+        self.set(mark)
+
+    def set(self, mark: object) -> None:
+        """Set a mark, anything that JSON can hold."""
         data = json.dumps(mark, separators=(",", ":")).encode()
         if self._mark is None:
             os.write(1, data + b"\n")

@@ -129,13 +129,13 @@ class _Run:
                 phases = self._chance.choices(_PHASES, _WEIGHTS, k=self._piece.kills)
                 if self._piece.hasty:
                     phases = [INGEST] * self._piece.kills
-                await self._kill(broker, "gateway", phases)
+                await self._kill(broker, "cabinet", phases)
                 return
             left = self._piece.kills
             while left:
                 kills = min(_PER_STORE, left)
                 left -= kills
-                await self._kill(broker, f"gateway-{left}", [MIGRATION] * kills)
+                await self._kill(broker, f"cabinet-{left}", [MIGRATION] * kills)
 
     async def _kill(self, broker: Broker, name: str, phases: Sequence[str]) -> None:
         commit_ms = 500 if self._piece.hasty else self._chance.choice((5, 5, 20, 100))

@@ -60,6 +60,11 @@ WINDOWS_IN_MEMORY = 8
 """Epochs of a node that its session begins with; others are read when something of them comes."""
 
 _BOOTS_KEPT = 4096
+# What SQLite does not check when it reads: columns of a strict table.
+_NONSENSE = (
+    "select 1 from aside where typeof(why) <> 'text' limit 1",
+    "select 1 from node where node not between 1 and 65534 or born >> 24 limit 1",
+)
 _HOUSEKEEPING_S = 86_400
 _NOTES_HELD = 4096
 # NTP slews a clock by less than this; more is a step, and rows of this boot are resolved by the new time.
@@ -247,6 +252,7 @@ class Database:
         )
         self._gone = min(max(0, meta.get(b"gone", 0)), newest)
         self._look_for_head(connection)
+        self._look_at_small_tables(connection)
         self._trimming = trim.Progress(
             0, Shares(self._options.share_percent), meta.get(b"thin_node", 0), meta.get(b"thin_from", 0)
         )
@@ -261,6 +267,12 @@ class Database:
         if found != "ok":
             raise StoreDamaged(self.path, found)
         self._gone = oldest - 1
+
+    def _look_at_small_tables(self, connection: sqlite3.Connection) -> None:
+        """A page of another table in the place of theirs would hide rows, or bring up epochs."""
+        for question in _NONSENSE:
+            if connection.execute(question).fetchone() is not None:
+                raise StoreDamaged(self.path, "a page of another table stands in a table's place")
 
     def _keep_house(self, connection: sqlite3.Connection) -> None:
         ledger.fold(connection, WINDOWS_KEPT, _BOOTS_KEPT)

@@ -13,7 +13,7 @@ from .absorb import Absorber
 from .errors import StoreDamaged
 from .model import DAMAGED, Cursor, EventSink, LossRange
 from .note import Note, NoteFile
-from .rows import text
+from .rows import COLUMNS, decode, text
 from .schema import transaction
 from .trim import Delivered
 from .wreck import ID_LIMIT, Lot, Wreck
@@ -216,20 +216,23 @@ class Rescue:
                 )
                 return max(next_id, absorb.jumped(max(note.last, note.following - 1)))
             return max(next_id, note.following)
+        # Garbage may look like a row of a high id.
+        newest = _newest_whole(connection)
         if note.last <= newest:
             return max(next_id, note.following)
         # A page in another's place can hide rows; then they are salvaged rather than given up.
         found = text(connection.execute("pragma quick_check(1)").fetchone()[0])
         if found != "ok":
             raise StoreDamaged(self._path, found)
-        after = max(next_id, absorb.jumped(note.last))
         with transaction(connection):
             lost = 0
             for first, last in Delivered(self._stored_cursors(connection)).without(newest + 1, note.last):
                 lost += ledger.declare(connection, LossRange(0, 0, first, last, DAMAGED), wall_ms)
+        if not lost:
+            return max(next_id, note.following, note.last + 1)
         arguments = {"path": self._path, "first": newest + 1, "last": note.last, "rows": lost}
         self._emit("store.tail_lost", arguments)
-        return after
+        return max(next_id, absorb.jumped(note.last))
 
     def _stored_cursors(self, connection: sqlite3.Connection) -> list[Cursor]:
         found, _ = states.load_cursors(connection)
@@ -382,3 +385,11 @@ class Rescue:
 
 def _newest(connection: sqlite3.Connection) -> int:
     return int(connection.execute("select coalesce(max(id), 0) from record").fetchone()[0])
+
+
+def _newest_whole(connection: sqlite3.Connection) -> int:
+    """The highest id of a row whose CRC holds."""
+    for values in connection.execute(f"select {COLUMNS} from record order by id desc"):
+        if decode(values) is not None:
+            return int(values[0])
+    return 0

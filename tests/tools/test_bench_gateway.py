@@ -56,6 +56,7 @@ async def test_every_record_of_the_nodes_and_of_a_backlog_comes_once(
     assert report["parts"]["drain-100ms"]["seconds"] > 0.1
     assert 10 < report["rss_mb"] < 500
     assert report["end_to_end_samples_per_s"] > 0 and report["drain_100ms_samples_per_s"] > 0
+    assert report["window_ms"] == {"end-to-end": 5, "latency": 5}
     assert ("end-to-end", 0, 0) in said
     assert not list(tmp_path.iterdir())
 
@@ -145,3 +146,27 @@ def test_status_is_1_where_a_record_was_lost(
     command = ["bench", "gateway", "--only", "idle", "--mosquitto", mosquitto_command.argv[0], "--json"]
     assert run(command) == 1
     assert json.loads(capsys.readouterr().out)["lost"] == 1
+
+
+def test_what_is_worse_than_promised_is_named() -> None:
+    report: dict[str, Any] = {
+        "end_to_end_samples_per_s": 100_000,
+        "cpu_s_per_10k_frames": 6.0,
+        "disk_bytes_per_sample": 100.0,
+        "idle_cpu_percent": 0.3,
+        "rss_mb": 60.0,
+        "latency_ms": {"p50": 9.9, "p99": 59.0},
+        "limits": {"fdatasync_ms": {"p99": 20.0}},
+        "drain_s": 60.0,
+        "parts": {"drain": {"records": 500_000}},
+    }
+    assert bench.missed(report) == []
+    worse = {
+        **report,
+        "end_to_end_samples_per_s": 99_999,
+        "rss_mb": 60.1,
+        "latency_ms": {"p50": 10.0, "p99": 60.0},
+        "drain_s": 60.1,
+    }
+    found = [text.partition(" ")[0] for text in bench.missed(worse)]
+    assert found == ["end_to_end_samples_per_s", "rss_mb", "latency_ms.p50", "latency_ms.p99", "drain_s"]

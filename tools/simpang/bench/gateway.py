@@ -73,12 +73,20 @@ def _summed(report: dict[str, Any]) -> dict[str, Any]:
         for name in ("lost", "duplicates", "never_sent", "wrong", "out_of_order"):
             found[name] = sum(account.get(name, 0) for account in accounts)
         found["retransmissions"] = sum(part.get("retransmissions", 0) for part in parts.values())
+    windows = {name: _window(part) for name, part in parts.items()}
+    found["window_ms"] = {name: window for name, window in windows.items() if window is not None}
     limits = dict(parts.get("limits", {}))
     if "latency" in parts:
         limits["fdatasync_ms"] = parts["latency"]["fdatasync_ms"]
     if limits:
         found["limits"] = limits
     return {"seed": report["seed"], **found, "machine": report["machine"], "parts": parts}
+
+
+def _window(part: Mapping[str, Any]) -> int | None:
+    """The commit window of a part: the one that it fixed, or the one that the store had settled on."""
+    window: int | None = part.get("window_ms", part.get("window_ms_of_the_store"))
+    return window
 
 
 def faults(report: Mapping[str, Any]) -> int:

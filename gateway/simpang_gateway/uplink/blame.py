@@ -88,7 +88,7 @@ class Blame:
             (self._sizes.refused if code == TOO_LARGE else self._sizes.ended)(size, now_s)
         assert self._place.pipeline is not None
         for message, failures in self._place.pipeline.reset(now_s):
-            self._accuse(message, failures == 1, code)
+            self._accuse(message, failures == 1, loss)
         if session.suspect is not None and self._retained.lost_alone(session.suspect):
             self._counters.refused += 1
             self.refused(session.suspect, _ENDS, True)
@@ -99,11 +99,14 @@ class Blame:
         """Wait for what is being given up."""
         await asyncio.gather(*self._tasks)
 
-    def _accuse(self, message: Outgoing, first: bool, code: int | None) -> None:
-        """The connection ended twice while this message alone was on the way."""
+    def _accuse(self, message: Outgoing, first: bool, loss: Loss | None) -> None:
+        """The connection ended twice while this message alone was on the way; without `loss` by a timeout."""
         self._counters.refused += 1
-        large = code == TOO_LARGE or message.size > self._sizes.largest
-        if large and len(message.entries) == 1 and self.poison.tried(message.entries[0].id):
+        said = loss is not None and loss.reason_code == TOO_LARGE
+        large = said or (loss is not None and message.size > self._sizes.largest)
+        single = len(message.entries) == 1
+        taken = None if said else self._counters.delivered
+        if large and single and self.poison.tried(message.entries[0].id, taken):
             self.poisoned(message, _ENDS)
         else:
             self.refused(self._topic(*message.stream), _ENDS, first, TOO_LARGE if large else None)

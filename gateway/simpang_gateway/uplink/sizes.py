@@ -61,14 +61,20 @@ class Poison:
     """Counts how often single records were too large."""
 
     def __init__(self) -> None:
-        self._counts: OrderedDict[int, int] = OrderedDict()
+        self._counts: OrderedDict[int, tuple[int, int | None]] = OrderedDict()
 
-    def tried(self, row_id: int) -> bool:
-        """Once more; True when it was often enough."""
-        count = self._counts.pop(row_id, 0) + 1
+    def tried(self, row_id: int, delivered: int | None = None) -> bool:
+        """Once more; True when it was often enough.
+
+        `delivered` is what the broker has taken so far. Where it only hangs up, that must have grown from try
+        to try: a broker or a link that takes nothing proves nothing.
+        """
+        count, before = self._counts.pop(row_id, (0, None))
+        if delivered is None or delivered != before:
+            count += 1
         if count >= TRIES:
             return True
-        self._counts[row_id] = count
+        self._counts[row_id] = (count, delivered)
         if len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)
         return False

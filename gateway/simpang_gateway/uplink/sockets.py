@@ -21,8 +21,9 @@ def options(keepalive_s: int, timeout_s: float) -> list[tuple[int, int, int]]:
         "TCP_KEEPIDLE": keepalive_s,
         "TCP_KEEPINTVL": max(1, int(timeout_s) // 3),
         "TCP_KEEPCNT": 3,
-        # Without it a half-open link holds written bytes for up to 15 minutes of retransmission.
-        "TCP_USER_TIMEOUT": int(timeout_s * 1000),
+        # Without it a half-open link holds written bytes for up to 15 minutes of retransmission. Longer than
+        # the session's timeout, which knows a slow link from a dead one.
+        "TCP_USER_TIMEOUT": int(timeout_s * 2000),
     }
     for name, value in linux.items():
         number: int | None = getattr(socket, name, None)

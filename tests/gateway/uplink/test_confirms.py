@@ -153,11 +153,11 @@ def test_only_so_many_rows_wait_for_the_consumer(monkeypatch: Any) -> None:
     async def minutes(loop: JumpingLoop) -> None:
         sent = Sent()
         one = VirtualUplink(loop, sent.make, confirm="consumer")
-        one.store.add(*(row(i) for i in range(1, 5001)))
+        one.store.add(*(row(i) for i in range(1, 2501)))
         task = asyncio.create_task(one.uplink.run())
         await asyncio.sleep(30)
         assert max(sent.rows()) <= 600
-        while max(sent.rows()) < 5000:
+        while max(sent.rows()) < 2500:
             before = max(sent.rows())
             one.uplink._kept("", ack(before, one.store.uuid), None)
             await asyncio.sleep(10)

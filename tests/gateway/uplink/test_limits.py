@@ -6,8 +6,10 @@ import asyncio
 
 from simpang_gateway.uplink import sizes
 from simpang_gateway.uplink.sizes import FLOOR, MessageSize, Poison
+from simpang_protocol.schema import SCHEMAS, TRAFFIC
 from tests.gateway.uplink.bench import SITE, Bench, row
 from tests.gateway.uplink.fake_broker import FakeBroker, Published, connack, disconnect, take
+from tests.gateway.uplink.test_uplink import large_record
 
 NO_QOS_1 = bytes((0x24, 0))
 NO_RETAIN = bytes((0x25, 0))
@@ -64,7 +66,7 @@ async def test_disconnect_that_says_too_large_shrinks_messages_at_once() -> None
 
 async def test_small_record_at_which_a_broker_hangs_up_is_never_set_aside() -> None:
     """It may be a matter of permission, which some brokers answer so: the record must wait."""
-    bench = Bench(0, [row(1, 1), row(2, 2)])
+    bench = Bench(0, [row(1, 1), row(2, 2)], backoff_max_s=0.2)
 
     async def hangs_up(broker: FakeBroker, message: Published, writer: asyncio.StreamWriter) -> None:
         if message.topic.endswith("/1/air"):
@@ -80,6 +82,34 @@ async def test_small_record_at_which_a_broker_hangs_up_is_never_set_aside() -> N
         await bench.until(lambda: [m.topic for m in broker.data()].count(f"simpang/{SITE}/1/air") > tries)
         assert bench.store.aside == {}
         assert bench.store.cursor.done == ((2, 2),)
+        await bench.stop()
+
+
+async def test_large_record_at_which_a_broker_hangs_up_is_set_aside_while_it_takes_others() -> None:
+    large = TRAFFIC.number
+    bench = Bench(0, [row(1, 1, large_record()), row(2, 2)], backoff_max_s=0.2)
+    smaller = True
+
+    async def hangs_up(broker: FakeBroker, message: Published, writer: asyncio.StreamWriter) -> None:
+        if message.topic.endswith(f"/1/{SCHEMAS[large].name}"):
+            if smaller:
+                bench.add(row(3 + len(bench.store.rows), 2))  # another one that it takes
+            writer.transport.abort()
+        else:
+            await take(broker, message, writer)
+
+    async with FakeBroker(bench.changes, answer=hangs_up) as broker:
+        bench.config.port = broker.port
+        await bench.start()
+        await bench.until(lambda: bench.store.aside.keys() == {1})
+        # A broker that takes nothing else meanwhile proves nothing.
+        smaller = False
+        bench.add(row(900, 1, large_record()))
+        tries = [m.topic for m in broker.data()].count(f"simpang/{SITE}/1/traffic") + 2 * sizes.TRIES
+        await bench.until(
+            lambda: [m.topic for m in broker.data()].count(f"simpang/{SITE}/1/traffic") > tries
+        )
+        assert bench.store.aside.keys() == {1}
         await bench.stop()
 
 
@@ -102,6 +132,12 @@ def test_connection_that_ends_twice_with_the_largest_message_yet_shrinks_it() ->
     size.ended(20_000, 0.0)
     size.ended(20_000, 0.0)
     assert size.limit(0.0) == 10_000
+
+
+def test_hanging_up_counts_only_while_other_records_are_taken() -> None:
+    poison = Poison()
+    assert not any(poison.tried(1, 7) for _ in range(50))
+    assert [poison.tried(1, 7 + more) for more in range(1, sizes.TRIES)][-1]
 
 
 def test_poison_is_counted_by_record_and_bounded() -> None:

@@ -87,7 +87,7 @@ class Blame:
         if loss is not None and (size := session.largest_sent):
             (self._sizes.refused if code == TOO_LARGE else self._sizes.ended)(size, now_s)
         assert self._place.pipeline is not None
-        for message, failures in self._place.pipeline.reset(now_s):
+        for message, failures in self._place.pipeline.reset(now_s, blameless=session.refused_last):
             self._accuse(message, failures == 1, loss)
         if session.suspect is not None and self._retained.lost_alone(session.suspect):
             self._counters.refused += 1

@@ -319,14 +319,14 @@ class Pipeline:
                 state.missing_from = None
         self._advance()
 
-    def reset(self, now_s: float) -> list[tuple[Outgoing, int]]:
+    def reset(self, now_s: float, *, blameless: bool = False) -> list[tuple[Outgoing, int]]:
         """The connection is lost: nothing is on the way any more, and reading starts again behind the cursor.
 
         Returns the messages that are held responsible, with the refusals in a row of their streams; these
-        wait as after a refusal.
+        wait as after a refusal. With `blameless` it is known that none of them is.
         """
         accused = []
-        for state in self._flights.values():
+        for state in () if blameless else self._flights.values():
             if len(self._flights) == 1:
                 state.suspicions += 1
             if state.flight is not None and (state.failures or state.suspicions > 1):

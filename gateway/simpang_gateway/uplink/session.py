@@ -108,6 +108,8 @@ class Session:
         self._unsent: int | None = None  # at the last look
         self._look_ms = 0
         self._moved_ms = 0
+        self.refused_last = False
+        """Whether the last answer was a refusal: a broker that hangs up then means that message."""
         self._wake = asyncio.Event()
         connection.lost.add_done_callback(lambda _: self._wake.set())
 
@@ -302,6 +304,7 @@ class Session:
 
     def _refuse(self, message: Outgoing, topic: str, reason: str, code: int) -> None:
         self._counters.refused += 1
+        self.refused_last = True
         now_s = self._clock.monotonic_ms() / 1000
         if code == TOO_LARGE and len(message.entries) > 1:
             self._sizes.refused(message.size, now_s)
@@ -345,6 +348,7 @@ class Session:
         self._heard_ms = self._clock.monotonic_ms()
         self._unsent = None
         self._look_ms = self._heard_ms + self._timeout_ms // 4
+        self.refused_last = False
         if not self._proven:
             self._proven = True
             self._hooks.proven()

@@ -121,7 +121,7 @@ def test_restored_gateway_is_given_to_the_service(
         path.chmod(0o600)
     root_key = (state / "root.key").read_bytes()
     report = _install(image, capsys)
-    assert any(action.startswith("give what is in /var/lib/simpang to simpang") for action in _due(report))
+    assert "give /var/lib/simpang  (simpang:simpang)" in _due(report)
     ids = steps.known_user(image, "simpang")
     assert ids is not None
     for path in [state, *state.rglob("*"), folder / "secrets", folder / "secrets" / "city.password"]:
@@ -251,7 +251,10 @@ def test_what_was_restored_there_is_given_to_the_user_and_kept(
     (folder / "gateway.toml").write_text(
         '[gateway]\nsite = "semarang-1"\nname = "g"\nstate = "/var/lib/simpang"\n'
         '[[uplink]]\nname = "c"\nhost = "h"\nusername = "u"\npassword_file = "secrets/city"\n'
+        'ca_file = "/etc/ssl/ca.pem"\n'
     )
+    (image / "etc/ssl").mkdir()
+    (image / "etc/ssl/ca.pem").write_text("of the system")
     (folder / "gateway.toml").chmod(0o600)
     key = (state / "root.key").read_text()
     told = _due(_install(image, capsys, "--dry-run"))
@@ -262,6 +265,7 @@ def test_what_was_restored_there_is_given_to_the_user_and_kept(
     for path in (state, state / "root.key", state / "registry.json", folder / "secrets/city"):
         assert (path.stat().st_uid, path.stat().st_gid) == ids
     assert stat.S_IMODE((folder / "secrets/city").stat().st_mode) == 0o600
+    assert (image / "etc/ssl/ca.pem").stat().st_uid == 0
     assert stat.S_IMODE((folder / "gateway.toml").stat().st_mode) == 0o640
     assert (state / "root.key").read_text() == key
     assert _due(_install(image, capsys)) == []

@@ -11,7 +11,6 @@ from simpang_gateway.errors import SimpangError
 
 from . import templates
 from .actions import MARK, Action, Call, Command, File, Folder, Gift, Removal, inside, known_user
-from .handover import Handover
 
 USER = "simpang"
 UNIT = "simpang-gateway.service"
@@ -20,6 +19,8 @@ RULES_FILE = Path("/etc/udev/rules.d/61-simpang.rules")
 SYSUSERS_FILE = Path("/etc/sysusers.d/simpang.conf")
 CONFIG_FOLDER = Path("/etc/simpang")
 CONFIG_FILE = CONFIG_FOLDER / "gateway.toml"
+# Where a restoration puts the files that the configuration names.
+SECRETS = CONFIG_FOLDER / "secrets"
 
 # ProtectHome= and PrivateTmp= hide these from the service.
 _HIDDEN = re.compile(r"^/(home|root|run/user|tmp|var/tmp)(/|$)")
@@ -59,14 +60,15 @@ def install_plan(wanted: Wanted) -> list[Action]:
         steps.append(File(CONFIG_FILE, wanted.config_text, 0o640, "root", USER))
     else:
         steps.append(Gift(CONFIG_FILE, "root", USER, 0o640))
-    own = {secret.parent for secret in wanted.secrets if CONFIG_FOLDER in secret.parent.parents}
-    steps += [Gift(path, USER, USER) for path in (*sorted(own), *wanted.secrets)]
+    # A CA file of the system stays the system's.
+    own = [secret for secret in wanted.secrets if CONFIG_FOLDER in secret.parents]
+    folders = sorted({SECRETS, *(secret.parent for secret in own)} - {CONFIG_FOLDER})
+    steps += [Gift(path, USER, USER) for path in (*folders, *own)]
     steps += [
         Folder(state, 0o700, USER, USER),
         # What a restoration has put there belongs to whoever restored it.
         Gift(state, USER, USER),
         Call(f"make {keystore.ROOT_KEY} and {keystore.REGISTRY} in {state}", has_keys, make_keys),
-        Handover(state, CONFIG_FILE, USER),
         File(RULES_FILE, templates.udev_rules()),
     ]
     if shutil.which("udevadm"):

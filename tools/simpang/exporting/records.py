@@ -1,9 +1,10 @@
 """Rows become records: decoded as the uplink decodes them, with the time of receipt beside."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
 
 from simpang_gateway.clock import SystemClock
 from simpang_gateway.config import GatewayConfig
@@ -69,7 +70,7 @@ class Decoder:
             received_ms = _received_ms(row, page)
             self.counts.undated += received_ms is None
             try:
-                content = json.loads(self._profile.record(row))
+                content = orjson.loads(self._profile.record(row))
             except ProtocolError:
                 content = None
             found = Record(row, received_ms, content)

@@ -1,9 +1,10 @@
 """The formats: what one record looks like in each of them."""
 
 import csv
-import json
 from collections.abc import Iterator
 from typing import Any, Protocol, TextIO
+
+import orjson
 
 from simpang_protocol.schema import Schema
 
@@ -51,7 +52,7 @@ class JsonLines:
             for name in _BOUNDS:
                 if line.get(name) is not None:
                     line[name] = self._render(line[name])
-        self._file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+        self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode())
 
     def close(self) -> None:
         pass
@@ -79,7 +80,7 @@ def samples(record: Record, schema: Schema, site: str, render: Render) -> Iterat
         found += [render(received), row.id, *(sample.get(name) for name in names)]
         if schema.fixed:
             items = sample.get("items")
-            found.append(json.dumps(items, ensure_ascii=False, separators=(",", ":")) if items else None)
+            found.append(orjson.dumps(items).decode() if items else None)
         yield found
 
 

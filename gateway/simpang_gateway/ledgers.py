@@ -6,7 +6,7 @@ settled: each record that came, or that its node has given up.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from simpang_protocol.sessionstate import LOSS_BEFORE_STORE
 
@@ -19,10 +19,18 @@ from .store.accounts import undone
 from .store.database import WINDOWS_KEPT
 
 
+class Named(Protocol):
+    """What is asked of the uplinks."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All uplinks of the configuration."""
+
+
 class Ledgers:
     """The operation `ledger` of the control socket. `store` gives the store, or None while it is not open."""
 
-    def __init__(self, store: Callable[[], Store | None], keys: KeyStore, uplinks: Sequence[str]) -> None:
+    def __init__(self, store: Callable[[], Store | None], keys: KeyStore, uplinks: Named) -> None:
         self._store = store
         self._keys = keys
         self._uplinks = uplinks
@@ -37,7 +45,7 @@ class Ledgers:
             raise SimpangError("export.not_open")
         node = number(request, "node", 1, 0xFFFE)
         try:
-            return await ledger(store, self._keys.nodes(), self._uplinks, node)
+            return await ledger(store, self._keys.nodes(), self._uplinks.names, node)
         except StoreError as error:
             raise SimpangError(error.code, **error.arguments) from error
 

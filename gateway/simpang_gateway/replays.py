@@ -50,6 +50,7 @@ class Replays:
         self._asking = asyncio.Lock()
         # Takes uplink, after, through, most; gives the ids that `correct` is about.
         self.owed: Owed | None = None
+        self._paused = False
 
     def handlers(self) -> Mapping[str, Handler]:
         """The operations by name."""
@@ -61,13 +62,18 @@ class Replays:
 
     async def resume(self) -> None:
         """Go on with the replays of the store: at the start, and when it works again."""
+        self._paused = False
         await self._end_workers()
         if self._store is not None:
             for uplink in sorted({found.uplink for found in self._store.replays().values()}):
                 self._work_on(uplink)
 
-    async def close(self) -> None:
-        """Stop; what is open already is sent by the uplinks. Call it after they have ended."""
+    async def pause(self) -> None:
+        """Let the uplinks alone until `resume`: they are about to be changed, or have ended.
+
+        What is open already is sent.
+        """
+        self._paused = True
         await self._end_workers()
         await asyncio.gather(*self._turns, return_exceptions=True)
 
@@ -141,21 +147,22 @@ class Replays:
         return {"rows": rows, "replays": taken}
 
     async def _cancel(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Forget all replays; what is open already is sent."""
+        """Forget all replays that were asked for; what is open already is sent."""
         store = self._store
         if store is None:
             raise SimpangError("export.not_open")
         await self._end_workers()
         ended = []
         try:
-            for found in self._replays():
+            for found in [found for found in self._replays() if not found.times]:
                 await store.end_replay(found.number)
                 ended.append(_told(found))
                 self._emit("replay.cancelled", found, rows=found.opened)
         except StoreError as error:
             raise SimpangError(error.code, **error.arguments) from error
         finally:
-            await self.resume()
+            if not self._paused:
+                await self.resume()
         return {"replays": ended}
 
     async def correct(self, uplink: str, after: int, through: int, rows: int) -> None:
@@ -184,7 +191,7 @@ class Replays:
 
     def _work_on(self, uplink: str) -> None:
         worker = self._workers.get(uplink)
-        if worker is None or worker.done():
+        if not self._paused and (worker is None or worker.done()):
             work = asyncio.get_running_loop().create_task(self._work(uplink))
             self._workers[uplink] = self._faults.watch(work)
 

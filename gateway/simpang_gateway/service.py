@@ -173,7 +173,7 @@ class Gateway:
                 **self._reloading.handlers(),
                 **Exports(lambda: self._care.store).handlers(),
                 **self._replays.handlers(),
-                **Ledgers(lambda: self._care.store, self._keys, self._uplinks.names).handlers(),
+                **Ledgers(lambda: self._care.store, self._keys, self._uplinks).handlers(),
             }
             socket, group = self._config.control_socket, self._config.control.group
             async with ControlServer(socket, handlers, group=group):
@@ -201,7 +201,7 @@ class Gateway:
         await self._downlink.close()
         await self._view.close()
         await self._corrections.close()
-        await self._replays.close()
+        await self._replays.pause()
         if self._care.store is not None:
             await self._care.store.close()
         if self._capture is not None:
@@ -259,13 +259,16 @@ class Gateway:
         limits = config.limits
         self._hub.limit(limits.node_frames_per_s, limits.node_bytes_per_s)
         self._care.retune()
-        changes = {
-            "ports": await self._ports.change(config.ports),
-            "uplinks": await self._uplinks.change(config),
-            "command_keys": Changes.between(before.command_keys, config.command_keys),
-        }
+        await self._replays.pause()
+        try:
+            changes = {
+                "ports": await self._ports.change(config.ports),
+                "uplinks": await self._uplinks.change(config),
+                "command_keys": Changes.between(before.command_keys, config.command_keys),
+            }
+        finally:
+            await self._replays.resume()  # one of an uplink that is gone ends
         self._downlink.use(rules_of(config))
-        await self._replays.resume()  # one of an uplink that is gone ends
         return changes
 
     def _registry_written(self, error: SimpangError | None) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from simpang_gateway import replays as replays_module
 from simpang_gateway.clock import read_boot_id
+from simpang_gateway.config import parse
 from simpang_gateway.control import request
 from simpang_gateway.errors import SimpangError
 from simpang_gateway.faults import Faults
@@ -200,6 +201,34 @@ async def test_nonsense_is_refused_and_an_empty_range_said(bench: Bench, broker:
     assert len(bench.told("replay.cancelled")) == replay.LIMIT
 
 
+async def test_reload_that_changes_the_uplink_does_not_forget_what_is_open(
+    bench: Bench, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replays_module, "PORTION_ROWS", 5)
+    await _fill(bench, 20)
+    await _up(bench)
+    broker.answer = ignore
+    await _ask(bench, first_ms=T0, last_ms=T0 + 30_000)
+    await bench.until(lambda status: status["replays"][0]["sent"] > 0)
+    assert bench.gateway is not None
+    text = (
+        '[gateway]\nsite = "semarang-1"\nname = "gw-1"\nstate = "state"\n'
+        f'[[uplink]]\nname = "city"\nhost = "127.0.0.1"\nport = {broker.port}\nkeepalive_s = 20\n'
+    )
+    broker.published.clear()
+    broker.answer = take
+    await bench.gateway._apply(parse(text, bench.folder / "gateway.toml"))
+    await _until_done(bench)
+    assert set(_sent(broker)) == set(range(1, 21))
+    # And one whose uplink is gone ends.
+    broker.answer = ignore
+    await _ask(bench, first_ms=T0, last_ms=T0 + 30_000)
+    await bench.gateway._apply(parse(text[: text.index("[[uplink")], bench.folder / "gateway.toml"))
+    await _until_done(bench)
+    last = bench.told("replay.done")[1]
+    assert last["rows"] + last["gone"] == 20
+
+
 # ---- with the uplink in the test's hand
 
 
@@ -245,7 +274,7 @@ async def test_next_portion_waits_for_what_came_meanwhile(
         assert hand.turned.empty()
         store.advance(Cursor("city", 21))
         await hand.turned.get()
-    await found.close()
+    await found.pause()
     await store.close()
 
 
@@ -267,5 +296,5 @@ async def test_rows_that_the_quota_took_meanwhile_are_counted(
             await store.stats()
     assert told[-1][0] == "replay.done"
     assert (told[-1][1]["rows"], told[-1][1]["gone"]) == (23, 7)
-    await found.close()
+    await found.pause()
     await store.close()

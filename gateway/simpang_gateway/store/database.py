@@ -748,6 +748,8 @@ def _has_undelivered(lot: Lot, delivered: trim.Delivered) -> bool:
 def _mark(connection: sqlite3.Connection) -> None:
     """Put the page into the log that tells whose log it is and which one; see `walfile`."""
     connection.execute("update meta set value = value + 1 where key = 'beat'")
+    # A log that only deletes holds no new row: this tells how far the file was when it began.
+    connection.execute("insert or replace into meta values ('newest', ?)", (_newest(connection),))
 
 
 def _now_ms() -> int:

@@ -56,6 +56,8 @@ def judge(path: str, name: str | None = None) -> Judgement:
             size = os.fstat(file.fileno()).st_size
             version = int.from_bytes(file.read(64)[_VERSION_AT], "big")
         commits = commits_behind = loose = newest = pages_after = 0
+        # The highest id when the log began, -1 where no mark tells it.
+        began = -1
         behind: dict[int, bytes] = {}
         names: set[str] = set()
         beats: set[int] = set()
@@ -75,18 +77,20 @@ def judge(path: str, name: str | None = None) -> Judgement:
             commits += ends
             pages_after = frame.pages_after or pages_after
             newest = max(newest, _newest_row(frame.data, frame.page))
-            marked, beat = _mark(frame.data, frame.page)
+            marked, beat, reached = _mark(frame.data, frame.page)
             if marked is not None and beat is not None:
                 names.add(marked)
                 beats.add(beat)
+                began = max(began, reached)
     except FileNotFoundError:
         return Judgement(Verdict.WELL)
     except OSError as error:
         raise from_os(error, path) from error
+    highest = max(began, newest) if began >= 0 else 0
     # The file never shrinks: where it is larger than the log would leave it, it has seen later ones.
     grown = size > pages_after * PAGE_SIZE
     readable = version in range(1, MARKED_SINCE)
-    if commits and not readable and (grown or not _is_ours(path, name, names, beats, newest)):
+    if commits and not readable and (grown or not _is_ours(path, name, names, beats, highest)):
         return Judgement(Verdict.STRANGE, commits + commits_behind)
     if behind and _has_pages(path, behind):
         return Judgement(Verdict.WELL)
@@ -111,18 +115,19 @@ def _has_pages(path: str, pages: Mapping[int, bytes]) -> bool:
     return True
 
 
-def _mark(page: bytes, number: int) -> tuple[str | None, int | None]:
-    """The name and the beat in a page of `meta`."""
+def _mark(page: bytes, number: int) -> tuple[str | None, int | None, int]:
+    """The name, the beat and the highest id (-1: not told) in a page of `meta`."""
     if number == 1 or leaves.kind(page, number) != leaves.INDEX_LEAF:
-        return None, None
+        return None, None, -1
     found = {
         cell.values[0]: cell.values[1]
         for cell in leaves.cells(page, number, lambda _: None, lambda _: True)
         if len(cell.values) == 2
     }
-    name, beat = found.get(b"uuid"), found.get(b"beat")
-    known = isinstance(name, bytes) and isinstance(beat, int)
-    return (name.decode("ascii", "replace"), beat) if known else (None, None)  # type: ignore[union-attr,return-value]
+    name, beat, newest = found.get(b"uuid"), found.get(b"beat"), found.get(b"newest")
+    if not isinstance(name, bytes) or not isinstance(beat, int):
+        return None, None, -1
+    return name.decode("ascii", "replace"), beat, newest if isinstance(newest, int) else -1
 
 
 def _newest_row(page: bytes, number: int) -> int:

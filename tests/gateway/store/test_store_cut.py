@@ -7,12 +7,13 @@ import random
 import shutil
 from pathlib import Path
 
-from simpang_gateway.store import Batch, Store
+from simpang_gateway.store import Batch, Cursor, Store
 from simpang_gateway.store.logs import Verdict, judge
 from simpang_gateway.store.model import unknown_schema
 from simpang_gateway.store.opening import CHECKPOINT_PAGES
+from simpang_gateway.store.schema import PAGE_SIZE
 from simpang_gateway.store.walfile import FRAME_BYTES, HEADER_BYTES, LogFile
-from tests.gateway.store.kit import Events, opened, read_all, records, window
+from tests.gateway.store.kit import Events, on_connection, opened, read_all, records, window
 
 
 def cut(path: Path, name: str) -> Path:
@@ -83,6 +84,35 @@ async def test_log_that_begins_with_a_release_tells_whose_it_is(tmp_path: Path) 
     with (left / "store.db-wal").open("r+b") as file:
         file.truncate(HEADER_BYTES + (ends[0] + 1) * FRAME_BYTES)
     assert judge(str(left / "store.db")).verdict is Verdict.WELL
+
+
+async def test_log_that_only_deletes_is_played_back_over_a_half_copied_file(tmp_path: Path) -> None:
+    store = await opened(tmp_path, max_mb=4, uplinks=("city",))
+    for seq in range(0, 12_000, 200):
+        await store.commit(Batch(records=records(seq, seq + 199), windows=(window(seq + 200),)))
+    store.advance(Cursor("city", 4000))
+    await store.flush()
+    await store.close()
+    # The quota was lowered: rows go with a commit that brings none.
+    store = await opened(tmp_path, max_mb=1, uplinks=("city",))
+    await store.flush()
+    held = [row.id for row in await read_all(store)]
+    assert len(held) < 12_000
+    left = cut(tmp_path, "left")
+    await store.close()
+    # The next cut comes in the checkpoint at opening, which has copied every third page.
+    pages = {frame.page: frame.data for frame in LogFile(str(left / "store.db-wal")).frames()}
+    with (left / "store.db").open("r+b") as file:
+        for number in (1, 2, *sorted(pages)[::3]):
+            file.seek((number - 1) * PAGE_SIZE)
+            file.write(pages[number])
+    events = Events()
+    store = await opened(left, events, max_mb=4, uplinks=("city",))
+    assert events == []
+    assert [row.id for row in await read_all(store)] == held
+    (said,) = await on_connection(store, lambda it: it.execute("pragma integrity_check").fetchone())
+    assert said == b"ok"
+    await store.close()
 
 
 async def test_log_whose_header_is_destroyed_when_it_begins_anew_is_no_damage(

@@ -229,6 +229,16 @@ def test_unknown_carelessness_is_an_error() -> None:
         pass
 
 
+@pytest.mark.parametrize("kind", network_unsafe.KINDS)
+def test_carelessness_is_tried_where_it_can_show(kind: str, seed: int) -> None:
+    jobs, _ = network.jobs(seed, range(30), 16, ["mosquitto"], [kind])
+    plans = [draw(seed, number) for job in jobs for number in job.numbers]
+    assert len({drawn.number for drawn in plans}) == 30
+    for drawn in plans:
+        assert network_unsafe.SHOWN_BY[kind] & {spell.name for spell in drawn.spells}
+        assert not drawn.process and not drawn.consumer_confirms
+
+
 def test_scenarios_are_shared_out_whole() -> None:
     jobs, workers = network.jobs(1, range(50), 16, ["mosquitto"])
     assert sorted(number for job in jobs for number in job.numbers) == list(range(50))

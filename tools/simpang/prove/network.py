@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -41,15 +42,32 @@ class Job:
 def jobs(
     seed: int, numbers: Sequence[int], at_a_time: int, mosquitto: Sequence[str], unsafe: Sequence[str] = ()
 ) -> tuple[list[Job], int]:
-    """Cut scenarios into jobs; return them and how many processes work on them."""
+    """Cut scenarios into jobs; return them and how many processes work on them.
+
+    With `unsafe`, for each of its kinds: as many scenarios as there are numbers, those in which it can show.
+    """
     workers = max(1, min(cores(), at_a_time))
     places = -(-at_a_time // workers)
     size = min(_LOTS * places, -(-len(numbers) // workers))
     found = []
     for kind in unsafe or (None,):
-        for at in range(0, len(numbers), max(1, size)):
-            found.append(Job(seed, tuple(numbers[at : at + size]), places, tuple(mosquitto), kind))
+        chosen = numbers if kind is None else _showing(seed, kind, len(numbers))
+        for at in range(0, len(chosen), max(1, size)):
+            found.append(Job(seed, tuple(chosen[at : at + size]), places, tuple(mosquitto), kind))
     return found, min(workers, len(found))
+
+
+def _showing(seed: int, kind: str, count: int) -> Sequence[int]:
+    plans = (draw(seed, number) for number in itertools.count())
+    showing = (
+        plan.number
+        for plan in plans
+        # A consumer that confirms makes good what its uplink forgets; a process of its own is not broken.
+        if not plan.process
+        and not plan.consumer_confirms
+        and network_unsafe.SHOWN_BY[kind].intersection(spell.name for spell in plan.spells)
+    )
+    return tuple(itertools.islice(showing, count))
 
 
 def run_job(job: Job) -> list[tuple[str | None, Outcome]]:

@@ -146,7 +146,7 @@ def _spell(name: str, rng: random.Random) -> Spell:
         fault,
         seconds=seconds + 4.0 if name == "slow" else seconds,
         # Without messages nothing would be acknowledged, or not.
-        quiet=rng.random() < 0.3 and name != "puback_never",
+        quiet=rng.random() < 0.3 and not name.startswith("puback"),
         settled=rng.random() < 0.7,
         count=rng.randint(1, 3),
     )

@@ -17,6 +17,15 @@ KINDS = {
 }
 """What is broken: (name, in words)."""
 
+SHOWN_BY = {
+    "refusal-is-success": frozenset({"puback_refused"}),
+    "timeout-is-success": frozenset({"puback_never", "silent", "half_open", "half_open_up", "vanished"}),
+    "sent-is-delivered": frozenset(
+        {"puback_never", "puback_refused", "half_open", "half_open_up", "vanished", "refused", "reset"}
+    ),
+}
+"""The faults by which each kind shows; what a scenario without them loses or keeps says nothing."""
+
 
 @contextmanager
 def broken(kind: str) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ _FEED_EVERY_S = 0.2
 _NOTED_LATE_S = 0.01  # the gateway counts whole milliseconds
 _SEEN_LATE_S = 0.5  # an attempt of another process is seen when it is taken, sooner or later
 _QUIET_FIRST_S = 1.0
+_TRACE_LINES = 4
 _CLOCKS_MS = (-25 * 365 * 86_400_000, 40 * 365 * 86_400_000)  # years back and forth
 
 
@@ -124,6 +126,8 @@ async def run_plan(
         await site.stop()
     except (RigError, SimpangError, OSError) as error:
         outcome.error = f"{type(error).__name__}: {error}"
+    except Exception as error:  # a mistake in the gateway is found like any other broken promise
+        outcome.error = " ".join(traceback.format_exception(error)[-_TRACE_LINES:]).replace("\n", " ")
     finally:
         await site.end()
     outcome.seconds = loop.time() - started_s

@@ -181,6 +181,8 @@ class _Client(aiomqtt.Client):
             self._loop.call_soon_threadsafe(self._on_thread_ended)
 
     def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        if sock is None:
+            return  # paho looks twice: the loop has closed it since, and says so
         if threading.get_ident() == self._loop_thread:
             self._loop.add_writer(sock.fileno(), self._write_ready)
         else:  # while connecting: the socket stays open until the thread has ended

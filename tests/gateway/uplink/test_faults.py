@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import paho.mqtt.client as paho
 import pytest
 
 from simpang_gateway.messages import MESSAGES
@@ -194,6 +195,34 @@ async def test_heartbeat_proves_an_idle_connection() -> None:
         await bench.until(lambda: [m.topic.rpartition("/")[2] for m in broker.published].count("status") >= 2)
         before = bench.uplink.progress()
         assert before.due_ms >= before.stepped_ms
+        await bench.stop()
+
+
+async def test_socket_that_the_loop_closes_while_the_thread_still_connects_is_a_lost_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(0, [row(1)], publish_timeout_s=0.5)
+    usual = paho.Client._call_socket_register_write
+    loop = asyncio.get_running_loop()
+    closed: list[object] = []
+
+    def close_in_between(client: paho.Client) -> None:
+        if closed:
+            usual(client)
+            return
+        assert threading.current_thread() is not threading.main_thread()
+        closed.append(client._sock)
+        assert client.on_socket_register_write is not None
+        done = threading.Event()
+        loop.call_soon_threadsafe(lambda: (client._sock_close(), done.set()))
+        assert done.wait(20)
+        client.on_socket_register_write(client, None, client._sock)
+
+    monkeypatch.setattr(paho.Client, "_call_socket_register_write", close_in_between)
+    async with fake(bench) as broker:
+        await run_against(broker, bench)
+        await bench.until_cursor(1)
+        assert len(closed) == 1
         await bench.stop()
 
 

@@ -332,7 +332,9 @@ def take_ledger(connection: sqlite3.Connection, finds: Finds) -> None:
 
 def take_aside(connection: sqlite3.Connection, finds: Finds) -> None:
     """Note the rows that were set aside; those that were damaged are not here."""
-    rows = [(row_id, why) for row_id, why in finds.aside.items() if why != DAMAGED]
+    # A page of boots looks like one of reasons.
+    nonsense = {DAMAGED, *(boot[1] for boot in finds.boots.values())}
+    rows = [(row_id, why) for row_id, why in finds.aside.items() if why not in nonsense]
     connection.executemany("insert or ignore into aside values (?, ?)", rows)
 
 

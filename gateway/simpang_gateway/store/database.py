@@ -63,6 +63,7 @@ _BOOTS_KEPT = 4096
 # What SQLite does not check when it reads: columns of a strict table.
 _NONSENSE = (
     "select 1 from aside where typeof(why) <> 'text' limit 1",
+    "select 1 from aside where why in (select boot_id from boot) limit 1",
     "select 1 from node where node not between 1 and 65534 or born >> 24 limit 1",
 )
 _HOUSEKEEPING_S = 86_400
@@ -108,6 +109,8 @@ class Database:
         self._suspect = False
         self._rescue = Rescue(path, options.uplinks, emit)
         self._ballast = Ballast(path)
+        # Whether the disk was looked at to see how much of the quota it allows.
+        self._settled = False
         self._housekept_s = 0.0
 
     def open(self) -> None:
@@ -239,7 +242,8 @@ class Database:
                 # A file that takes the place of another while the gateway runs has a name of its own already.
                 connection.execute("insert or ignore into meta values ('restored', ?)", (self._restored,))
             self._keep_house(connection)
-            self._follow_disk(connection)
+            self._follow_disk(connection, opening=not self._settled)
+            self._settled = True
         self._look_at_log(True)
         for uplink in damaged_uplinks:
             self._emit("store.cursor_damaged", {"path": self.path, "uplink": uplink})
@@ -603,10 +607,12 @@ class Database:
         self, connection: sqlite3.Connection, excess: int, coming: int, cursors: Mapping[str, Cursor]
     ) -> trim.Progress:
         progress = self._trimming.copy()
-        if excess > 0:
+        # What somebody else fills the disk with may pass again: no undelivered row goes for that.
+        squeeze = 0 if excess > 0 else self._quota.squeeze(connection, coming // 32 + 2)
+        if excess > 0 or squeeze > 0:
             trim.make_room(
                 connection,
-                excess + trim.AHEAD_PAGES,
+                squeeze if excess <= 0 else excess + trim.AHEAD_PAGES,
                 progress,
                 # The newest row stays: after a restart the next id is found by it.
                 below=self._next_id if coming else self._next_id - 1,
@@ -614,6 +620,7 @@ class Database:
                 delivered=self._delivered(cursors),
                 lots=8 + 2 * coming // trim.LOT,
                 wall_ms=_now_ms(),
+                delivered_only=excess <= 0,
             )
         return progress
 
@@ -628,11 +635,11 @@ class Database:
     def _delivered(self, cursors: Mapping[str, Cursor]) -> trim.Delivered:
         return trim.Delivered([self._passed(name, cursors) for name in self._options.uplinks])
 
-    def _follow_disk(self, connection: sqlite3.Connection) -> None:
+    def _follow_disk(self, connection: sqlite3.Connection, *, opening: bool = False) -> None:
         """Keep to what the disk has room for, and say so where that is less than the quota."""
         free = free_bytes(self.path)
         was = self._quota.cut
-        self._quota.follow(connection, max(0, free - MARGIN_BYTES))
+        self._quota.follow(connection, max(0, free - MARGIN_BYTES), opening=opening)
         if self._quota.cut == was:
             return
         if self._quota.cut:

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from uuid import UUID
 
 from . import files, logs
 from .errors import (
@@ -196,6 +197,10 @@ def _verify(connection: sqlite3.Connection, path: str) -> int:
     if missing or not found:
         raise StoreDamaged(path, f"{len(missing)} columns of its tables are gone")
     meta = {text(key): value for key, value in connection.execute("select key, value from meta")}
+    try:
+        UUID(text(meta.get("uuid", b"")))
+    except (TypeError, ValueError):
+        raise StoreDamaged(path, "its name is no name") from None
     if meta.get("initialised") != 1 or meta.get("schema") != found or not isinstance(meta.get("uuid"), bytes):
         raise StoreDamaged(path, "it does not say that it was made completely")
     return int(found)

@@ -23,6 +23,10 @@ AHEAD_PAGES = 40
 """Pages that are freed beyond what a batch needs, where any must be: what a trim writes besides is then for
 many batches."""
 
+_SQUEEZE_RESERVE = 4
+# 16 MiB: a store that is smaller gives up nothing undelivered because a disk is full, it refuses.
+_LEAST_PAGES = 4096
+
 # A node that holds too much is thinned out in larger lots: the rows between its own are rewritten.
 _THIN_LOT = 1024
 _THIN_SPAN = 4096
@@ -92,9 +96,7 @@ class Quota:
     """
 
     def __init__(self, max_mb: int) -> None:
-        self.now = self.pages = max_mb * (1024 * 1024 // PAGE_SIZE)
-        # Trimming begins this far below the limit: the estimate of a batch is rough, the limit is hard.
-        self._reserve = max(32, self.pages // 64)
+        self.now = self._allowed = self.pages = max_mb * (1024 * 1024 // PAGE_SIZE)
 
     def excess(self, connection: sqlite3.Connection, batch: Batch) -> int:
         """Pages to free before the batch goes in; 0 or less when there is room."""
@@ -104,11 +106,23 @@ class Quota:
 
     def over(self, connection: sqlite3.Connection, need: int) -> int:
         """Pages to free before `need` more are used."""
-        return used_pages(connection) + need + self._reserve - self.now
+        # Trimming begins so far below the limit: the estimate of a batch is rough, the limit is hard.
+        return used_pages(connection) + need + max(32, self.now // 64) - self.now
 
-    def follow(self, connection: sqlite3.Connection, room: int) -> None:
-        """Take note that the file may grow by `room` bytes: it never has to shrink for that."""
-        self.now = min(self.pages, _pragma(connection, "page_count") + room // PAGE_SIZE)
+    def follow(self, connection: sqlite3.Connection, room: int, *, opening: bool) -> None:
+        """Take note that the file may grow by `room` bytes: it never has to shrink for that.
+
+        What there is at the opening is the limit from then on, and more once there is more. Less than that
+        is a squeeze: see `squeeze`.
+        """
+        allowed = min(self.pages, _pragma(connection, "page_count") + room // PAGE_SIZE)
+        least = min(self.pages, _LEAST_PAGES)
+        self.now = max(least, allowed) if opening else max(self.now, allowed)
+        self._allowed = allowed
+
+    def squeeze(self, connection: sqlite3.Connection, need: int) -> int:
+        """Pages by which the disk of the moment falls short; only delivered rows make way for that."""
+        return used_pages(connection) + need + _SQUEEZE_RESERVE - self._allowed
 
     @property
     def cut(self) -> bool:
@@ -135,6 +149,7 @@ def make_room(
     delivered: Delivered,
     lots: int,
     wall_ms: int,
+    delivered_only: bool = False,
 ) -> None:
     """Delete rows until `pages` are free, in the caller's transaction; undelivered ones go into the ledger.
 
@@ -147,6 +162,7 @@ def make_room(
         delivered: what the uplinks have passed.
         lots: at most so many lots of rows, so that a commit stays bounded; the next one goes on.
         wall_ms: time of the ledger entries.
+        delivered_only: undelivered rows stay, whatever that means for the caller.
     """
     start = used_pages(connection)
     for _ in range(lots):
@@ -158,6 +174,8 @@ def make_room(
             progress.oldest = lot[-1][0] + 1 if lot else top
             _delete(connection, lot, progress, delivered, wall_ms)
             continue
+        if delivered_only:
+            break
         rows = below - 1 - gone - progress.rows
         node = progress.shares.too_large(connection, progress.oldest, below - 1, rows)
         if node is not None:

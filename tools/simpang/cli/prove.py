@@ -30,6 +30,10 @@ PROOFS = {
         "simpang.cli.prove_corrupt:corrupt",
         "The store on files with random damage: it goes on and gets back what is whole.",
     ),
+    "full": (
+        "simpang.cli.prove_full:full",
+        "The store and the gateway on a disk that is full, or turns read-only.",
+    ),
     "network": (
         "simpang.cli.prove_network:network",
         "Networks and brokers that misbehave, between the gateway and a real broker.",

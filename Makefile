@@ -19,7 +19,7 @@ demo:
 test:
 	@sh scripts/setup dev
 	@sh scripts/get-mosquitto >/dev/null || echo "The tests that need it are skipped (with CI set they fail)."
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check:
 	@sh scripts/setup dev

@@ -35,7 +35,7 @@ def test_demo_sets_up_then_runs_the_command() -> None:
 
 def test_tests_get_packages_broker_and_then_run() -> None:
     planned = make("--dry-run", "test", "ARGS=-x")
-    order = ["scripts/setup dev", "scripts/get-mosquitto", "-m pytest -x"]
+    order = ["scripts/setup dev", "scripts/get-mosquitto", "-m pytest -n 2 --dist worksteal -x"]
     places = [planned.index(each) for each in order]
     assert places == sorted(places)
 

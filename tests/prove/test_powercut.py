@@ -129,6 +129,7 @@ with open("b", "ab") as file:
     file.write(b"end")
 fd = os.open("c", os.O_CREAT | os.O_RDWR); os.posix_fallocate(fd, 0, 4096); os.close(fd)
 os.rename("a", "d"); os.mkdir("e"); os.rename("d", "e/f"); open("g", "w").close(); os.unlink("g")
+import shutil; shutil.copyfile("b", "h")
 """
     state = tmp_path.resolve() / "state"
     state.mkdir()
@@ -143,7 +144,7 @@ os.rename("a", "d"); os.mkdir("e"); os.rename("d", "e/f"); open("g", "w").close(
     for operation in read_log(tmp_path / "log"):
         disk.apply(operation)
     assert disk.files() == read_folder(state)
-    assert set(disk.files()) == {"b", "c", "e/f"}
+    assert set(disk.files()) == {"b", "c", "e/f", "h"}
 
     escape = "import mmap, os, sys; fd = os.open(sys.argv[1] + '/b', os.O_RDWR); mmap.mmap(fd, 0)"
     subprocess.run([sys.executable, "-c", escape, state], env=environment, check=False, timeout=60)

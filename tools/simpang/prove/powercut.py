@@ -15,7 +15,6 @@ one is about the gateway's keys and registry (powercut_keys.py).
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
@@ -310,7 +309,7 @@ class _Block:
         folder = self._folder / f"image-{next(self._names)}"
         write_folder(folder, files)
         try:
-            return asyncio.run(look(folder))
+            return look(folder)
         finally:
             shutil.rmtree(folder)
 

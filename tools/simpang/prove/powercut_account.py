@@ -65,8 +65,13 @@ def read_state(connection: sqlite3.Connection) -> State:
     return State(tables)
 
 
-async def look(folder: Path) -> Look:
+def look(folder: Path) -> Look:
     """Open a store as a gateway does, read all of it, let it commit and read that back, close it."""
+    with asyncio.Runner(loop_factory=writer.InlineLoop) as runner:
+        return runner.run(_look(folder))
+
+
+async def _look(folder: Path) -> Look:
     found = Look()
 
     def event(code: str, arguments: Mapping[str, object]) -> None:

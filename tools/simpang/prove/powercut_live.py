@@ -7,7 +7,6 @@ file in place, shows what it has, and goes on at the next cut. Needs root, FUSE 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -141,7 +140,7 @@ class _Disk:
         tally.kinds["with unflushed writes"] += ", 0 unflushed" not in said
         tally.kinds["with destroyed sectors"] += ", 0 destroyed" not in said
         with self._mounted(str(self._image), repairs=True):
-            found = asyncio.run(look(self._mount))
+            found = look(self._mount)
         faults = list(found.faults)
         state = found.state or EMPTY
         promised = len(self._account.rows)

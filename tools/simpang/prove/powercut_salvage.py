@@ -7,7 +7,6 @@ of the damaged file and every one acknowledged since must be there once, or stan
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import sqlite3
@@ -84,7 +83,7 @@ def _opened(files: Files, folder: Path) -> Look:
     image = folder / "image"
     write_folder(image, files)
     try:
-        return asyncio.run(look(image))
+        return look(image)
     finally:
         shutil.rmtree(image)
 

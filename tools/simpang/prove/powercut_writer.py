@@ -76,14 +76,8 @@ def schema_of(seq: int) -> int:
     return LATER_SCHEMA if seq % 23 == 0 else 1
 
 
-class StillLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock moves only when it is told to, and in whose thread all work is done: so the
-    same seed does the same operations in the same order.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now_s = 1000.0
+class InlineLoop(asyncio.SelectorEventLoop):
+    """An event loop in whose thread all work is done."""
 
     def run_in_executor(self, executor: object, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Do it here and now."""
@@ -93,6 +87,14 @@ class StillLoop(asyncio.SelectorEventLoop):
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+class StillLoop(InlineLoop):
+    """One whose clock moves only when it is told to: the same seed does the same things in the same order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 1000.0
 
     def time(self) -> float:
         """Seconds."""

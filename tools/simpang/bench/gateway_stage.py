@@ -134,7 +134,12 @@ class Stage:
         complete = False
         try:
             if self._with_broker:
-                self.broker = Broker(self.folder / "broker", [self._mosquitto], persistent=False)
+                self.broker = Broker(
+                    self.folder / "broker",
+                    [self._mosquitto],
+                    persistent=False,
+                    extra=["set_tcp_nodelay true"],
+                )
                 await asyncio.to_thread(self.broker.start)
                 self.consumer = Child(
                     "gateway_consumer", str(self.broker.port), f"simpang/{SITE}/#", str(self._page)

@@ -257,8 +257,8 @@ class Wreck:
             f"select {COLUMNS} from record where id > ? and id <= ? order by id {order} limit {PIECE_ROWS}",
             (low, high),
         ).fetchall()
-        if not all(isinstance(row[0], int) for row in found):
-            raise sqlite3.DatabaseError("ids that are no numbers")
+        if not all(isinstance(row[0], int) and low < row[0] <= high for row in found):
+            raise sqlite3.DatabaseError("ids that nobody asked for")
         return found
 
     def _judged(self, found: Sequence[Sequence[Any]]) -> Lot:

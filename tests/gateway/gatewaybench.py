@@ -21,6 +21,8 @@ from simpang_gateway.events import EventStream
 from simpang_gateway.nodehost import Limits
 from simpang_gateway.service import Gateway
 from simpang_gateway.store import Store, owner
+from simpang_gateway.uplink import place as uplink_place
+from simpang_gateway.uplink import service as uplink_service
 
 DEADLINE_S = 20.0
 
@@ -139,6 +141,19 @@ async def make_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not [task for task in left if "simpang_gateway" in str(task.get_coro())]
     assert not complaints, complaints
+
+
+@asynccontextmanager
+async def make_uplink_bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
+) -> AsyncIterator[Bench]:
+    """A bench with one uplink, "city", here, that comes back quickly and notes its place at once."""
+    monkeypatch.setattr(uplink_place, "NOTE_EVERY_S", 0.02)
+    monkeypatch.setattr(uplink_service, "_BACKOFF_BASE_S", 0.1)
+    monkeypatch.setattr(uplink_service, "_BACKOFF_FLOOR_S", 0.02)
+    async with make_bench(tmp_path, monkeypatch) as found:
+        found.extra = f'[[uplink]]\nname = "city"\nhost = "127.0.0.1"\nport = {port}\n'
+        yield found
 
 
 async def well(bench: Bench, clock: Clock | None = None) -> None:

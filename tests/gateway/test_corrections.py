@@ -12,11 +12,10 @@ from simpang_gateway.clock import SystemClock
 from simpang_gateway.corrections import Corrections
 from simpang_gateway.faults import Faults
 from simpang_gateway.store import Cursor, Row
-from simpang_gateway.uplink import service as uplink_service
 from simpang_gateway.uplink.unresolved import Unresolved
 from simpang_gateway.uptimes import Uptimes
 from simpang_protocol import record, schema
-from tests.gateway.gatewaybench import Bench, codes, is_open, make_bench
+from tests.gateway.gatewaybench import Bench, codes, is_open, make_uplink_bench
 from tests.gateway.uplink.bench import Changes
 from tests.gateway.uplink.fake_broker import FakeBroker
 
@@ -47,11 +46,8 @@ async def broker() -> AsyncIterator[FakeBroker]:
 
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: FakeBroker) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(uplink_service, "_BACKOFF_BASE_S", 0.1)
-    monkeypatch.setattr(uplink_service, "_BACKOFF_FLOOR_S", 0.02)
     monkeypatch.setattr(corrections_module, "LOOK_EVERY_S", 0.05)
-    async with make_bench(tmp_path, monkeypatch) as found:
-        found.extra = f'[[uplink]]\nname = "city"\nhost = "127.0.0.1"\nport = {broker.port}\n'
+    async with make_uplink_bench(tmp_path, monkeypatch, broker.port) as found:
         yield found
 
 

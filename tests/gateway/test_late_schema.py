@@ -10,10 +10,8 @@ import pytest
 
 from simpang_gateway.store import StoreIo
 from simpang_gateway.store import release as release_module
-from simpang_gateway.uplink import place as uplink_place
-from simpang_gateway.uplink import service as uplink_service
 from simpang_protocol.schema import HEALTH, SCHEMAS, Schema
-from tests.gateway.gatewaybench import DEADLINE_S, Bench, codes, make_bench, well
+from tests.gateway.gatewaybench import DEADLINE_S, Bench, codes, make_uplink_bench, well
 from tests.gateway.uplink.bench import Changes
 from tests.gateway.uplink.fake_broker import FakeBroker, Published, puback, take
 
@@ -28,11 +26,7 @@ async def broker() -> AsyncIterator[FakeBroker]:
 
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: FakeBroker) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(uplink_place, "NOTE_EVERY_S", 0.02)
-    monkeypatch.setattr(uplink_service, "_BACKOFF_BASE_S", 0.1)
-    monkeypatch.setattr(uplink_service, "_BACKOFF_FLOOR_S", 0.02)
-    async with make_bench(tmp_path, monkeypatch) as found:
-        found.extra = f'[[uplink]]\nname = "city"\nhost = "127.0.0.1"\nport = {broker.port}\n'
+    async with make_uplink_bench(tmp_path, monkeypatch, broker.port) as found:
         yield found
 
 

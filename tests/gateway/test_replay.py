@@ -17,10 +17,8 @@ from simpang_gateway.faults import Faults
 from simpang_gateway.keystore import KeyStore
 from simpang_gateway.replays import Replays
 from simpang_gateway.store import Batch, Cursor, Store, replay
-from simpang_gateway.uplink import place as uplink_place
-from simpang_gateway.uplink import service as uplink_service
 from simpang_protocol import record, schema
-from tests.gateway.gatewaybench import DEADLINE_S, Bench, is_open, make_bench
+from tests.gateway.gatewaybench import DEADLINE_S, Bench, is_open, make_uplink_bench
 from tests.gateway.store.kit import on_connection, opened
 from tests.gateway.store.kit import record as row
 from tests.gateway.uplink.bench import Changes
@@ -37,12 +35,8 @@ async def broker() -> AsyncIterator[FakeBroker]:
 
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: FakeBroker) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(uplink_place, "NOTE_EVERY_S", 0.02)
-    monkeypatch.setattr(uplink_service, "_BACKOFF_BASE_S", 0.1)
-    monkeypatch.setattr(uplink_service, "_BACKOFF_FLOOR_S", 0.02)
-    async with make_bench(tmp_path, monkeypatch) as found:
+    async with make_uplink_bench(tmp_path, monkeypatch, broker.port) as found:
         KeyStore(found.state, "semarang-1").add_node("Depok")
-        found.extra = f'[[uplink]]\nname = "city"\nhost = "127.0.0.1"\nport = {broker.port}\n'
         yield found
 
 

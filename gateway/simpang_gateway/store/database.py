@@ -37,6 +37,7 @@ from .model import (
     Row,
     Stats,
     StoreOptions,
+    is_place,
     pack_key,
 )
 from .opening import CHECKPOINT_PAGES, Look, open_store
@@ -378,12 +379,13 @@ class Database:
         self._check_file()
         if self._notes:
             self.commit(Batch(), riders, True)
-        cursors = {name: Cursor(name) for name in self._options.uplinks} | self._cursors
+        cursors = {name: Cursor(name) for name in self._options.uplinks}
+        cursors |= {name: cursor for name, cursor in self._cursors.items() if is_place(name)}
         cursors |= self._true(riders.values())
         with self._writing() as connection:
             released = release.release(connection, schemas, cursors)
             states.write_cursors(connection, self._cursors, released.cursors)
-        self._cursors = dict(released.cursors)
+        self._cursors = {**self._cursors, **released.cursors}
         self._trimming.oldest = self._trimming.thin_node = 0
         return replace(released, cursors={name: self.load_cursor(name) for name in released.cursors})
 

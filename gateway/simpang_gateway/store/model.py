@@ -160,11 +160,21 @@ class NodeBirth:
     ceiling: int
 
 
+BESIDE = "/"
+"""In the name of a cursor: it is a note beside that of an uplink, and no place. No uplink's name has it."""
+
+
+def is_place(name: str) -> bool:
+    """Whether a cursor of this name says how far an uplink is."""
+    return BESIDE not in name
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """How far an uplink is: all ids up to `last` are done, and above it those in the ranges `done`.
 
-    A range is (first id, last id), both included; ranges ascend and do not overlap.
+    A range is (first id, last id), both included; ranges ascend and do not overlap. With `BESIDE` in its name
+    it is a set of ids: see `uplink.unresolved`.
     """
 
     uplink: str

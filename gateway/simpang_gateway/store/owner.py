@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -22,6 +22,7 @@ from .model import (
     Stats,
     StoreOptions,
     WindowState,
+    is_place,
 )
 from .note import NOTE_S
 
@@ -244,7 +245,7 @@ class Store:
             StoreError: nothing was released.
         """
         async with self._turning:
-            riders = self._take_riders(self._riders.keys() | set(self._uplinks))
+            riders = self._take_riders(filter(is_place, self._riders.keys() | set(self._uplinks)))
             try:
                 released = await self._run(self._database.release, schemas, riders)
             except BaseException:
@@ -299,7 +300,7 @@ class Store:
             self._riders[cursor.uplink] = cursor
             return opened, cursor
 
-    def _take_riders(self, uplinks: Collection[str]) -> dict[str, Cursor]:
+    def _take_riders(self, uplinks: Iterable[str]) -> dict[str, Cursor]:
         """Take cursors out that are about to go back: a commit meanwhile must not write them as they were."""
         return {name: self._riders.pop(name) for name in uplinks if name in self._riders}
 

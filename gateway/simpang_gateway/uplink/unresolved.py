@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from ..store.model import Cursor
+from ..store.model import BESIDE, Cursor
 from .ranges import Range, RangeSet
 
 RANGES_KEPT = 1024
 """Ranges of rows; a row that would need one more goes without a correction and is counted."""
 
-_SUFFIX = "/unresolved"
+_SUFFIX = f"{BESIDE}unresolved"
 
 
 class Notes(Protocol):
@@ -32,7 +32,6 @@ class Unresolved:
     """The rows of one uplink whose time is owed. Knows nothing before `load`."""
 
     def __init__(self, uplink: str, notes: Notes) -> None:
-        # No uplink of a configuration can have a slash in its name.
         self._name = uplink + _SUFFIX
         self._notes = notes
         self._rows = RangeSet(limit=RANGES_KEPT)

@@ -56,7 +56,7 @@ UNSAFE = (NORMAL, OFF, PSOW)
 
 _EXPECTED = frozenset({
     "store.created", "store.migrated", "store.dropped", "store.node_share", "store.quarantined",
-    "store.salvaging", "store.salvaged",
+    "store.salvaged", "store.salvage_lost",
 })  # fmt: skip
 
 # Every so many seqs one is declared lost; every second of those comes after all.

@@ -38,8 +38,9 @@ class Validation:
     def __init__(self, path: Path) -> None:
         """Raises SimpangError: config.unreadable, where no process can be started."""
         self._path = path
-        isolated = ["-I"] if sys.flags.isolated else []
-        command = [sys.executable, *isolated, "-m", f"{__package__}.validated", str(path)]
+        # Whatever lies in the present folder is none of its modules.
+        path_only = "-I" if sys.flags.isolated else "-P"
+        command = [sys.executable, path_only, "-m", f"{__package__}.validated", str(path)]
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         except OSError as error:

@@ -44,3 +44,12 @@ def test_one_scenario_happens_again(
     for report in (first, second):
         del report["modes"]["safe"]["seconds"]  # type: ignore[attr-defined]
     assert first == second
+
+
+def test_rows_that_damage_hid_from_the_count_are_looked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # A log was moved aside and taken in before the file behind it turned out to be damaged too.
+    status, report = told(capsys, "--seed", "20266", "--only", "903", "--jobs", "1")
+    assert report["modes"]["safe"]["faults"] == []  # type: ignore[index]
+    assert (status, report["lost"]) == (0, 0)

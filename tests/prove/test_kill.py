@@ -40,12 +40,18 @@ def test_nothing_is_lost_or_doubled_by_kills(
 def test_gateway_that_acknowledges_before_it_commits_is_found(
     seed: int, mosquitto_command: MosquittoCommand, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, report = told(
-        capsys, "--unsafe", "--count", "2", "--seed", str(seed), "--mosquitto", *mosquitto_command.argv
-    )
+    # A kill may meet a moment when nothing was on its way to the card.
+    for attempt in range(5):
+        status, report = told(
+            capsys,
+            *("--unsafe", "--count", "2", "--seed", str(seed + attempt), "--mosquitto"),
+            *mosquitto_command.argv,
+        )
+        assert report["scenarios"] == 2
+        assert status == (0 if report["lost"] else 1)
+        if report["lost"]:
+            break
     assert report["lost"]
-    assert report["scenarios"] == 2
-    assert status == 0
 
 
 def test_piece_that_does_not_exist_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,8 +177,29 @@ def _next_aside(path: str) -> str:
 
 
 def _keep_newest(path: str) -> None:
-    for number in _quarantined(path)[:-KEPT_DAMAGED]:
-        remove_aside(path, number)
+    kept = _quarantined(path)
+    full = [number for number in kept if _has_content(path, number)]
+    # An empty one only keeps the highest number from being given again.
+    for number in kept:
+        if number not in full[-KEPT_DAMAGED:] and number != kept[-1]:
+            remove_aside(path, number)
+
+
+def _has_content(path: str, number: int) -> bool:
+    names = (aside(path, number) + side for side in _SIDES)
+    return any(os.path.exists(name) and os.path.getsize(name) for name in names)
+
+
+def empty_log_aside(path: str, number: int) -> None:
+    """Give back the room of a log that was set aside and has nothing more to tell.
+
+    Raises:
+        StoreReadonly, StoreIo: the disk does not let us.
+    """
+    try:
+        os.truncate(aside(path, number) + "-wal", 0)
+    except OSError as error:
+        raise from_os(error, path) from error
 
 
 def remove_aside(path: str, number: int) -> None:

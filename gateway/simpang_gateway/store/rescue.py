@@ -183,6 +183,8 @@ class Rescue:
             now = _newest(connection)
             more_gone = now - newest - taken
             connection.execute("update meta set value = value + ? where key = 'gone'", (more_gone,))
+            # What damage hid from the count counts as gone from now on.
+            connection.execute("insert or replace into meta values ('logs_taken', 1)")
             if taken and not torn:
                 for _ in absorber.find_gaps(connection):
                     continue
@@ -191,6 +193,9 @@ class Rescue:
             self._finish(connection)
         if taken or not torn:
             self._tell()
+        if torn:
+            # An ordinary power cut; it must not look like damage, nor push real damage out of what is kept.
+            files.empty_log_aside(self._path, self._number)
         after = self._look_for_tail(connection, uuid, now, max(next_id, now + 1), wall_ms)
         return after if torn else max(after, base)
 
@@ -260,6 +265,7 @@ class Rescue:
             yield from wreck.log()
             gone = wreck.finds.meta.get("gone")
             counted = isinstance(gone, int) and wreck.walked == wreck.newest - gone
+            counted = counted and "logs_taken" not in wreck.finds.meta
             if wreck.trouble or not counted:
                 yield from wreck.scan()
 

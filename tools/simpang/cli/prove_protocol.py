@@ -78,10 +78,15 @@ def protocol(
         progress.show(sum(each.scenario.records for each in done), sum(not each.sound for each in done))
 
     workers = min(crew.cores(), len(scenarios))
-    if not as_json:
-        click.echo(f"{len(scenarios)} runs, {total:,} records of 66 bytes, seed {seed}, {workers} processes")
+
+    def begin() -> None:
+        if not as_json:
+            size = f"{len(scenarios)} runs, {total:,} records of 66 bytes"
+            click.echo(f"{size}, seed {seed}, {workers} processes")
+
     # The longest first, so that no core is left with one of them at the end.
-    interrupted = crew.run(run_scenario, sorted(scenarios, key=matrix.cost, reverse=True), workers, take)
+    longest_first = sorted(scenarios, key=matrix.cost, reverse=True)
+    interrupted = crew.run(run_scenario, longest_first, workers, take, begin)
     progress.clear()
     done.sort(key=lambda each: scenarios.index(each.scenario))
     verdicts = matrix.judge(done)

@@ -34,10 +34,15 @@ def cores() -> int:
 
 
 def run(
-    work: Callable[[Job], Done], jobs: Iterable[Job], workers: int, take: Callable[[Done], object]
+    work: Callable[[Job], Done],
+    jobs: Iterable[Job],
+    workers: int,
+    take: Callable[[Done], object],
+    begin: Callable[[], object] = lambda: None,
 ) -> bool:
     """Do every job and hand what `work` returns to `take`, in any order; one worker means this process.
 
+    `begin` is called first, when an interrupt would be met already: what it says can be answered by one.
     Return True if SIGINT or SIGTERM came before the end: by then every worker has ended, in order, with what
     it holds (`with` and `finally` blocks run), and no more jobs are begun. `work` and the jobs must be
     picklable where there are several workers.
@@ -48,6 +53,7 @@ def run(
     """
     with _sigterm_interrupts():
         try:
+            begin()
             if workers <= 1:
                 for job in jobs:
                     take(work(job))

@@ -137,6 +137,8 @@ class Writer:
         self._boots = 0
         self._epochs: dict[int, int] = {}
         self._seqs: dict[int, int] = {}
+        # By node: seqs above the next one that the store has already.
+        self._there: dict[int, set[int]] = {}
         self._late: list[tuple[int, int, int]] = []
         self._salvaged = asyncio.Event()
         self._store: Store
@@ -152,10 +154,13 @@ class Writer:
         self._mark("open", self._store.uuid)
         self._committer = Committer(self._store, 10, 64)
         for node in NODES:
-            self._epochs[node], self._seqs[node] = 7, 0
+            self._epochs[node], self._seqs[node], self._there[node] = 7, 0, set()
         for window in await self._store.load_windows():
             if window.node in self._seqs:
                 self._epochs[window.node], self._seqs[window.node] = window.epoch, window.base
+                # What was salvaged of a commit that nobody acknowledged: as sessions do, not taken twice.
+                bits = range(window.bits.bit_length())
+                self._there[window.node] = {window.base + 1 + bit for bit in bits if window.bits >> bit & 1}
 
     def _event(self, code: str, arguments: Mapping[str, object]) -> None:
         if code not in _EXPECTED:
@@ -219,11 +224,13 @@ class Writer:
             records.append(self._record(*late))
         if self._seqs[node] > _LAST_SEQ:
             self._epochs[node] += 1
-            self._seqs[node] = 0
+            self._seqs[node], self._there[node] = 0, set()
         epoch, first = self._epochs[node], self._seqs[node]
         if not first:
             births = (NodeBirth(node, epoch),)
         for seq in range(first, first + count):
+            if seq in self._there[node]:
+                continue
             if seq % _GAP:
                 records.append(self._record(node, epoch, seq))
             else:

@@ -7,10 +7,8 @@ neither repeats a command nor leaves it without an answer. docs/commands.md desc
 
 import json
 import os
-import sys
 
-import node
-import sensors
+from node.parts import CONFIG_PARTS, drop
 from simpang_protocol import codes, commands, record
 from simpang_protocol.errors import ProtocolError
 
@@ -213,9 +211,8 @@ def _check(text: str) -> str:
         config.load(text)
     except config.ConfigError as error:
         problem = "%s: %s" % (error.path, error.problem)
-    # 16 KB on a 64-bit machine, and not needed until the next one.
-    del sys.modules["node.config"], node.config
-    del sys.modules["sensors.registry"], sensors.registry
+    # Not needed until the next one.
+    drop(*CONFIG_PARTS)
     return problem
 
 

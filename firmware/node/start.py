@@ -2,14 +2,12 @@
 
 import os
 import select
-import sys
 
 import esp32
 import machine
 
-import node
-import sensors
 from node.epochs import Epochs
+from node.parts import CONFIG_PARTS, drop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     from node.app import App
     from node.config import Config
-    from node.config import Link as LinkSettings
+    from node.configlink import Link as LinkSettings
     from node.key import Key
     from node.sleep import Woken
 
@@ -49,7 +47,7 @@ def read_key() -> "tuple[Key | None, str]":
             found = key.parse(data)
     except ValueError as error:
         problem = KEY_FILE + ": %s. Next: copy the key file of this node again." % error
-    del sys.modules["node.key"], node.key
+    drop("node.key")
     return found, problem
 
 
@@ -69,8 +67,7 @@ def read_config(path: str) -> "tuple[Config, str | None]":
         problem = str(error)
     if found is None:
         found = config.keep_link(data)
-    del sys.modules["node.config"], node.config
-    del sys.modules["sensors.registry"], sensors.registry
+    drop(*CONFIG_PARTS)
     return found, problem
 
 

@@ -2,7 +2,8 @@
 
 import json
 
-from node.config import DEFAULTS, MAX_BYTES, ConfigError, keep_link, load
+from node.config import MAX_BYTES, ConfigError, keep_link, load
+from node.configread import DEFAULTS
 from sensors.registry import KINDS
 
 UART1 = {"kind": "uart", "id": 1, "tx": 25, "rx": 26, "baud": 9600}

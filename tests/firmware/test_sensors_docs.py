@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from node.config import DEFAULTS, I2C_PINS, MAX_BYTES, UART_PINS, load
+from node.config import MAX_BYTES, load
+from node.configbuses import I2C_PINS
+from node.configread import DEFAULTS, UART_PINS
 from sensors.base import FAULTY, OFF, OK, SILENT, WARMING_UP
 from sensors.registry import KINDS
 

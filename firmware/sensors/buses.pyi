@@ -1,9 +1,11 @@
-"""What a driver asks of its bus: the part of `machine.UART` and `machine.I2C` that the drivers use.
+"""What a driver asks of its bus: the part of `machine.UART`, `machine.I2C`, `machine.Pin` and `machine.ADC`
+that the drivers use.
 
 Read by type checkers only; it is not installed on a node.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, Self
 
 class Uart(Protocol):
     def any(self) -> int: ...
@@ -13,3 +15,10 @@ class Uart(Protocol):
 class I2c(Protocol):
     def readfrom_mem(self, address: int, register: int, nbytes: int, /) -> bytes: ...
     def writeto_mem(self, address: int, register: int, data: bytes, /) -> None: ...
+
+class Pin(Protocol):
+    def value(self) -> int: ...
+    def irq(self, handler: Callable[[Self], None] | None, /) -> object: ...
+
+class Adc(Protocol):
+    def read_uv(self) -> int: ...

@@ -268,3 +268,97 @@ async def test_console_keeps_events_and_lines_apart_and_both_bounded(make_node):
     assert json.dumps(list(node.console)[-1]) == '{"code": "many", "n": 5999}'
     assert len(node.console.lines) == 2000
     assert max(map(len, node.console.lines)) == 4096
+
+
+EDGES = """
+import machine, select, time
+from machine import Pin
+button, quiet = Pin(18, Pin.IN, Pin.PULL_UP), Pin(19, Pin.IN, Pin.PULL_UP)
+seen = []
+def hear(pin):
+    seen.append((pin is button, pin()))
+    if len(seen) == 3:
+        raise RuntimeError("of a handler")
+button.irq(hear, Pin.IRQ_FALLING | Pin.IRQ_RISING)
+quiet.irq(hear, trigger=Pin.IRQ_FALLING)
+poller = select.poll()
+poller.register(machine.UART(1, 9600), select.POLLIN)
+print("ready")
+while len(seen) < 5:
+    print("woke", poller.poll(60_000) != [])
+print(seen)
+button.irq(None)
+state = machine.disable_irq()
+while quiet():
+    pass
+print(len(seen))
+machine.enable_irq(state)
+print(seen[5:])
+"""
+
+
+async def test_interrupts_run_while_the_board_waits_and_do_not_end_the_wait(make_node):
+    node = make_node(EDGES, models={"uart1": Teller()})
+    await node.power_on()
+    await node.wait_line("ready")
+    # Open is 1 by the pull-up; the other pin tells falling edges only.
+    changes = [(18, 0), (18, None), (18, 1), (18, 0), (19, 0), (19, 1), (18, None)]
+    script = node.play_pins((10 * number, pin, level) for number, (pin, level) in enumerate(changes))
+    await node.wait_for(lambda: script.done)
+    await node.wait_line("of a handler")
+    node.uarts[1].send(b"x")
+    await node.wait_line("woke")
+    assert [line for line in node.console.lines if "woke" in line] == ["woke True"]
+    told = [(True, 0), (True, 1), (True, 0), (False, 0), (True, 1)]
+    await node.wait_line(str(told))
+    node.set_pin(18, 0)
+    node.set_pin(19, 0)
+    await node.wait_line("[(False, 0)]")
+    assert list(node.console.lines)[-2:] == ["5", "[(False, 0)]"]
+    assert node.edges_lost == 0
+
+
+async def test_edges_that_a_hanging_board_takes_no_more_are_counted(make_node):
+    node = make_node(
+        "import machine\np = machine.Pin(18)\np.irq(print)\nprint('hangs')\nwhile True: pass\n"
+    )
+    await node.power_on()
+    await node.wait_line("hangs")
+    for number in range(20_000):
+        node.set_pin(18, number % 2)
+    assert node.edges_lost > 0
+    await node.cut_power()
+    node.set_pin(18, 1)
+
+
+async def test_what_the_board_drives_is_kept_with_its_times(make_node):
+    node = make_node(
+        "import machine, time\nled = machine.Pin(2, machine.Pin.OUT, value=0)\n"
+        "for level in (1, 1, 0, 1): led(level); time.sleep_ms(2)\nprint('done')\n"
+    )
+    await node.power_on()
+    await node.wait_line("done")
+    assert [level for _, level in node.board.driven[2]] == [0, 1, 0, 1]
+    times = [ms for ms, _ in node.board.driven[2]]
+    assert times == sorted(times) and times[-1] - times[1] >= 4
+
+
+class Divider:
+    """A toy at an analog input: its voltage falls with each reading."""
+
+    def __init__(self) -> None:
+        self.uv = 3_000_000
+
+    def read_uv(self, now_ms: int) -> int:
+        self.uv -= 500_000
+        return self.uv
+
+
+async def test_analog_model_gives_the_voltage_of_its_pin(make_node):
+    node = make_node(
+        "import machine\nadc = machine.ADC(machine.Pin(34))\n"
+        "print(adc.read_uv(), adc.read_uv(), adc.read_u16())\n",
+        models={"adc34": Divider()},
+    )
+    await node.power_on()
+    await node.wait_line(f"2500000 2000000 {1_500_000 * 65_535 // 3_300_000}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,8 @@ Request = Callable[[int, int, bytes], Answer | None]
 _INPUT_ONLY_PINS = range(34, 40)
 _FLASH_PINS = range(6, 12)
 _PULL_UP = 2
+_RISING, _FALLING = 1, 2
+_OUTPUT_CHANGES_KEPT = 1000
 _OUTPUT_MODES = (3, 7)
 _NVS_NOT_FOUND = 1
 
@@ -42,6 +45,13 @@ class I2cModel(Protocol):
 
     def read(self, n: int, now_ms: int) -> bytes:
         """Give `n` bytes for a read transaction."""
+
+
+class AnalogModel(Protocol):
+    """What stands at an analog input (rig/models)."""
+
+    def read_uv(self, now_ms: int) -> int:
+        """Give the voltage at the pin in microvolts."""
 
 
 class Nvs:
@@ -102,9 +112,11 @@ class Nvs:
 class Board:
     """Everything of a virtual board that is neither processor, flash nor UART.
 
-    `levels[pin]` are the logic levels (what the board drives, or what set_input() put there),
-    `analog_uv[pin]` the voltages of analog inputs in microvolts. `rtc` is the RTC memory, at most 2048 bytes,
-    gone at a power cut.
+    `levels[pin]` are the logic levels (what the board drives, or what set_input() put there), `driven[pin]`
+    the newest changes of what the board drives, each (ms, level). `analog_uv[pin]` are the voltages of analog
+    inputs in microvolts; a model in `analog` gives that of its pin by itself. `rtc` is the RTC memory, at
+    most 2048 bytes, gone at a power cut. `on_edge(pin, level)` is called for each edge that the firmware
+    wants to hear of.
     """
 
     def __init__(
@@ -113,12 +125,18 @@ class Board:
         buses: Mapping[int, Sequence[I2cModel]],
         environment: Environment | None,
         now_ms: Callable[[], int],
+        analog: Mapping[int, AnalogModel] | None = None,
+        on_edge: Callable[[int, int], object] = lambda pin, level: None,
     ) -> None:
         self.nvs = Nvs(nvs_path)
         self.rtc = b""
         self.levels: dict[int, int] = {}
         self.analog_uv: dict[int, int] = {}
+        self.driven: dict[int, deque[tuple[int, int]]] = {}
         self.i2c_transfers = 0
+        self._analog = analog or {}
+        self._on_edge = on_edge
+        self._triggers: dict[int, int] = {}
         self._inputs: dict[int, int] = {}
         self._pulls: dict[int, int] = {}
         self._buses = buses
@@ -131,7 +149,8 @@ class Board:
             b"M": self._pin_mode,
             b"G": lambda pin, arg, data: (self._level(pin), b""),
             b"S": self._set_pin,
-            b"A": lambda pin, arg, data: (self.analog_uv.get(pin, 0), b""),
+            b"Q": self._set_trigger,
+            b"A": self._read_analog,
             b"T": self._i2c,
             b"t": self._chip_temperature,
         }
@@ -145,22 +164,38 @@ class Board:
         """Any reset: pins are inputs again, what NVS held uncommitted is gone."""
         self.nvs.power_lost()
         self._pulls.clear()
+        self._triggers.clear()
         self.levels = dict(self._inputs)
 
     def set_input(self, pin: int, level: int | None) -> None:
-        """Drive an input of the board from outside: 0, 1, or None for open."""
+        """Drive an input of the board from outside: 0, 1, or None for open (a pull-up makes that 1)."""
+        before = self._level(pin)
         if level is None:
             self._inputs.pop(pin, None)
             self.levels.pop(pin, None)
         else:
             self._inputs[pin] = self.levels[pin] = int(bool(level))
+        now = self._level(pin)
+        if now != before and self._triggers.get(pin, 0) & (_RISING if now else _FALLING):
+            self._on_edge(pin, now)
 
     def _level(self, pin: int) -> int:
         return self.levels.get(pin, int(self._pulls.get(pin) == _PULL_UP))
 
     def _set_pin(self, pin: int, level: int, _data: bytes) -> None:
         if pin not in self._inputs:
+            changes = self.driven.setdefault(pin, deque(maxlen=_OUTPUT_CHANGES_KEPT))
+            if not changes or changes[-1][1] != level:
+                changes.append((self._now_ms(), level))
             self.levels[pin] = level
+
+    def _set_trigger(self, pin: int, trigger: int, _data: bytes) -> Answer:
+        self._triggers[pin] = trigger
+        return 0, b""
+
+    def _read_analog(self, pin: int, _arg: int, _data: bytes) -> Answer:
+        model = self._analog.get(pin)
+        return (self.analog_uv.get(pin, 0) if model is None else model.read_uv(self._now_ms())), b""
 
     def _pin_mode(self, pin: int, arg: int, _data: bytes) -> Answer:
         mode, pull = arg & 255, arg >> 8

@@ -8,7 +8,7 @@ import errno
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -16,19 +16,22 @@ from typing import Any, Self, cast
 from simpang.rig import image as images
 from simpang.rig import provision
 from simpang.rig.air import AirWaves
-from simpang.rig.board import Answer, Board, Environment, I2cModel, Request
+from simpang.rig.board import AnalogModel, Answer, Board, Environment, I2cModel, Request
 from simpang.rig.bus import Bus
 from simpang.rig.capture import Capture
 from simpang.rig.changes import Changes
 from simpang.rig.console import Console, Event
 from simpang.rig.errors import RigError
 from simpang.rig.flash import Flash, PowerCutError
+from simpang.rig.gpio import PinModel, PinScript, PinServer
 from simpang.rig.uart import ModelServer, UartModel, UartPort, uart_number
 from simpang.rig.vm import Vm
 from simpang.rig.watchdog import Watchdog
 from simpang.rig.wire import Wire
 
 PWRON_RESET, HARD_RESET, WDT_RESET, DEEPSLEEP_RESET, SOFT_RESET = 1, 2, 3, 4, 5
+
+Model = UartModel | AnalogModel | Sequence[I2cModel] | Sequence[PinModel]
 
 OFF, RUNNING, HALTED, ASLEEP = "off", "running", "halted", "asleep"
 
@@ -41,7 +44,8 @@ class VirtualNode:
 
     `folder` keeps what a real node keeps: the flash (flash.img) and NVS (nvs.json); it is provisioned with
     the firmware, `config` and `key` at the first power_on(), or again by provision(). `models` maps "uart1"
-    to a UART model and "i2c0" to a list of I2C models; `link` is the UART of the line (0: shared with the
+    to a UART model, "i2c0" to a list of I2C models, "gpio" to a list of pin models (rig/gpio.py) and "adc34"
+    to the analog model at GPIO 34; `link` is the UART of the line (0: shared with the
     console, as on USB), `url` the path that the gateway opens; with `bus` the line is a station of that bus.
     `air` is where its radio is. `state` is "off", "running", "halted" (at the prompt, as after an uncaught
     exception) or "asleep". `boots` counts the starts, `resets` holds the reset cause of each of the last
@@ -56,7 +60,7 @@ class VirtualNode:
         config: Mapping[str, Any] | None = None,
         key: Mapping[str, Any] | None = None,
         env: Environment | None = None,
-        models: Mapping[str, UartModel | Sequence[I2cModel]] | None = None,
+        models: Mapping[str, Model] | None = None,
         link: int | None = None,
         bus: Bus | None = None,
         air: AirWaves | None = None,
@@ -90,14 +94,25 @@ class VirtualNode:
         folder.mkdir(parents=True, exist_ok=True)
 
         buses: dict[int, Sequence[I2cModel]] = {}
+        analog: dict[int, AnalogModel] = {}
+        players: Sequence[PinModel] = ()
         self._servers: list[ModelServer] = []
         for place, model in (models or {}).items():
             if place in ("i2c0", "i2c1"):
                 buses[int(place[3:])] = cast("Sequence[I2cModel]", model)
                 continue
+            if place == "gpio":
+                players = cast("Sequence[PinModel]", model)
+                continue
+            if place.startswith("adc"):
+                analog[int(place[3:])] = cast("AnalogModel", model)
+                continue
             port = self.uarts[uart_number(place)]
             self._servers.append(ModelServer(cast("UartModel", model), port, self._now_ms))
-        self.board = Board(folder / "nvs.json", buses, env, self._now_ms)
+        self.board = Board(folder / "nvs.json", buses, env, self._now_ms, analog, self._interrupt)
+        self._players = [PinServer(player, self.set_pin, self._now_ms) for player in players]
+        # Edges that the board could not take, because its processor hung.
+        self.edges_lost = 0
         if link is not None:
             port = self.uarts[uart_number(f"uart{link}")]
             if port.receive is not None:
@@ -179,6 +194,8 @@ class VirtualNode:
             self.wire.plug()
         for server in self._servers:
             server.start()
+        for player in self._players:
+            player.start()
         self._boot(PWRON_RESET)
 
     async def cut_power(self) -> None:
@@ -189,6 +206,8 @@ class VirtualNode:
         """Cut the power, unplug the line and close the files; power_on() starts again from the same folder.
         """
         self._power_off()
+        for player in self._players:
+            player.stop()
         if self.wire is not None:
             self.wire.unplug()
         if self._flash is not None:
@@ -200,6 +219,20 @@ class VirtualNode:
         if self.state != ASLEEP:
             raise RigError(f"node {self.name} is {self.state}, not asleep. Wait for that state first.")
         self._boot(DEEPSLEEP_RESET)
+
+    def set_pin(self, pin: int, level: int | None) -> None:
+        """Drive an input from outside: 0, 1, or None for open; its interrupt runs on the board."""
+        self.board.set_input(pin, level)
+        self._changes.notify()
+
+    def play_pins(self, changes: Iterable[tuple[int, int, int | None]]) -> PinScript:
+        """Change inputs from now on: (ms from now, GPIO, level), in order. Returns what says when it is done.
+        """
+        script = PinScript(changes)
+        player = PinServer(script, self.set_pin, self._now_ms)
+        self._players.append(player)
+        player.start()
+        return script
 
     def erase_nvs(self) -> None:
         """Erase non-volatile storage, as after its partition was damaged."""
@@ -260,6 +293,10 @@ class VirtualNode:
         images.write_files(self.folder / "flash.img", files)
 
     # Inside
+
+    def _interrupt(self, pin: int, level: int) -> None:
+        if self._vm is not None and not self._vm.interrupt(pin, level):
+            self.edges_lost += 1
 
     def _now_ms(self) -> int:
         return int((time.monotonic() - self._started_s) * 1000)

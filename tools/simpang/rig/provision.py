@@ -32,7 +32,7 @@ _SLOT_PACKAGES = ("node", "sensors")
 _AS_SOURCE = ("boot.py", "main.py")
 _PACKAGE = Path(__file__).resolve().parents[1]
 _FAKES = Path(__file__).with_name("fakes")
-_ON_THE_BOARD = ("_rig.py", "esp32.py", "espnow.py", "machine.py", "network.py", "rigboot.py")
+_ON_THE_BOARD = ("_rig.py", "esp32.py", "espnow.py", "machine.py", "network.py", "rigboot.py", "select.py")
 _BRIDGE_PROTOCOL = ("__init__", "cobs", "envelope", "errors")
 _COMPILER_OPTIONS = ("-march=xtensawin", "-msmall-int-bits=31")
 

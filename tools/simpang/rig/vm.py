@@ -18,6 +18,7 @@ from simpang.rig.interpreter import death_guard, find_tool
 
 _REQUEST = struct.Struct("<BBHi")
 _ANSWER = struct.Struct("<iHH")
+_EDGE = 1
 
 Serve = Callable[[bytes, int, int, bytes], Answer | None]
 
@@ -82,6 +83,15 @@ class Vm:
         os.set_blocking(self._console, False)
         self._loop.add_reader(self._channel, self._readable)
         self._loop.add_reader(self._console, self._console_readable)
+
+    def interrupt(self, pin: int, level: int) -> bool:
+        """Tell the board of an edge at a pin. False where it is lost, because the board takes none any more.
+        """
+        try:
+            self._channel.send(_ANSWER.pack(pin | level << 8, 0, _EDGE))
+        except OSError:
+            return False
+        return True
 
     @property
     def ended(self) -> bool:

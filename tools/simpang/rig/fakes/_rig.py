@@ -1,8 +1,10 @@
 # Channel of the virtual board to the rig on the host: one inherited socket, one request at a time. A request
-# is 8 bytes (letter, unit, length, argument) and `length` bytes; an answer is 8 bytes (status, length) and
-# `length` bytes. Letters are explained where they are served: rig/board.py and rig/node.py.
+# is 8 bytes (letter, unit, length, argument) and `length` bytes; an answer is 8 bytes (status, length, 0) and
+# `length` bytes. Letters are explained where they are served: rig/board.py and rig/node.py. Unasked, between
+# answers, comes an edge at a pin with an interrupt: 8 bytes (pin | level << 8, 0, 1).
 import os
 import struct
+import sys
 
 _spec = os.getenv("SIMPANG_RIG").split(",")
 _f = open(int(_spec[0]), "r+b")  # noqa: SIM115
@@ -21,6 +23,11 @@ for _item in _spec[5:]:
 # Bytes that came with the last answer.
 payload = b""
 
+# Edges whose handler has not run yet; `on_edge` runs it, not while `masked` (interrupts disabled).
+_edges = []
+on_edge = None
+masked = False
+
 
 def post(op, unit=0, arg=0, data=b""):
     # A request that gets no answer.
@@ -34,13 +41,52 @@ def call(op, unit=0, arg=0, data=b""):
     # A request with its answer: the status, or OSError(-status) where that is negative.
     global payload
     post(op, unit, arg, data)
-    if _f.readinto(_head) != 8:
-        raise SystemExit("the rig is gone")
-    status, size = struct.unpack_from("<iH", _head, 0)
+    status, size, kind = _read_head()
+    while kind:
+        _edges.append(status)
+        status, size, kind = _read_head()
     payload = _f.read(size) if size else b""
+    if _edges:
+        interrupt()
     if status < 0:
         raise OSError(-status)
     return status
+
+
+def _read_head():
+    if _f.readinto(_head) != 8:
+        raise SystemExit("the rig is gone")
+    return struct.unpack_from("<iHH", _head, 0)
+
+
+def interrupt():
+    # Run the handlers that are due; as on the board, what they raise is printed.
+    global payload, masked
+    if masked:
+        return
+    kept = payload
+    masked = True
+    while _edges:
+        try:
+            on_edge(_edges.pop(0))
+        except Exception as error:
+            sys.print_exception(error)
+    masked = False
+    payload = kept
+
+
+def wait_edges(poller):
+    # Let `poller` wake for edges.
+    poller.register(_f, 1)
+
+
+def take_edges(ready):
+    # Of what a poller found ready: run the handlers of the edges that came, return whether any did.
+    if ready is not _f:
+        return False
+    _edges.append(_read_head()[0])
+    interrupt()
+    return True
 
 
 def end(op, unit=0, arg=0):

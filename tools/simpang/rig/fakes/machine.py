@@ -1,7 +1,10 @@
 # The part of MicroPython's `machine` that an ESP32 node uses, served by the rig.
-# Deviations from the board: a UART neither waits (`timeout`) nor blocks in write(); pins have no interrupts;
-# time.time() of the VM is the host's clock, so firmware must not use it.
+# Deviations from the board: a UART neither waits (`timeout`) nor blocks in write(); the handler of a pin runs
+# when the firmware next waits (select.poll, lightsleep, idle) or asks the board for anything, and sees the
+# level of its edge, on the chip that of its own moment; time.time() of the VM is the host's clock, so
+# firmware must not use it.
 import io
+import select
 import time
 
 import _rig
@@ -29,19 +32,21 @@ def freq(hz=None):
 
 
 def idle():
-    time.sleep_ms(1)
+    select.poll().poll(1)
 
 
 def lightsleep(ms=0):
-    time.sleep_ms(ms)
+    select.poll().poll(ms)
 
 
 def disable_irq():
-    return 0
+    masked, _rig.masked = _rig.masked, True
+    return masked
 
 
 def enable_irq(state):
-    pass
+    _rig.masked = state
+    _rig.interrupt()
 
 
 def reset():
@@ -82,9 +87,13 @@ class Pin:
     OPEN_DRAIN = 7
     PULL_DOWN = 1
     PULL_UP = 2
+    IRQ_RISING = 1
+    IRQ_FALLING = 2
 
     def __init__(self, id, mode=-1, pull=-1, *, value=None):
         self._id = id
+        # Level of the edge whose handler runs.
+        self._edge = None
         self.init(mode, pull, value=value)
 
     def init(self, mode=-1, pull=-1, *, value=None):
@@ -95,16 +104,38 @@ class Pin:
 
     def value(self, level=None):
         if level is None:
-            return _rig.call(b"G", self._id)
+            return _rig.call(b"G", self._id) if self._edge is None else self._edge
         _rig.post(b"S", self._id, 1 if level else 0)
 
     __call__ = value
+
+    def irq(self, handler=None, trigger=3, *, wake=None):
+        _rig.on_edge = _on_edge
+        if handler is None:
+            _handlers.pop(self._id, None)
+        else:
+            _handlers[self._id] = self, handler
+        _rig.call(b"Q", self._id, trigger if handler else 0)
 
     def on(self):
         self.value(1)
 
     def off(self):
         self.value(0)
+
+
+# Pin number -> its Pin object and handler.
+_handlers = {}
+
+
+def _on_edge(edge):
+    if edge & 255 in _handlers:
+        pin, handler = _handlers[edge & 255]
+        pin._edge = edge >> 8
+        try:
+            handler(pin)
+        finally:
+            pin._edge = None
 
 
 class ADC:
@@ -118,6 +149,9 @@ class ADC:
 
     def read_uv(self):
         return _rig.call(b"A", self._id)
+
+    def read_u16(self):
+        return min(self.read_uv() * 65_535 // 3_300_000, 65_535)
 
 
 class I2C:

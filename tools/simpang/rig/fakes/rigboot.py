@@ -47,6 +47,7 @@ def _run(path):
 def start():
     # Loaded from the host's files while those are there; the firmware then finds them as built-in modules.
     __import__("esp32")
+    __import__("select")
     try:
         _rig.call(b"O")
         __import__("espnow")

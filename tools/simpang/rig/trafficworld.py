@@ -16,14 +16,16 @@ lengths, speeds and shares of the classes are made up to look plausible.
 
 import math
 
-try:
-    from models import Noise
-except ImportError:
-    from simpang.rig.models import Noise
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from simpang.rig.models import Noise
+else:
+    try:
+        from models import Noise
+    except ImportError:
+        from simpang.rig.models import Noise
 
 FORWARD, BACKWARD = 0, 1
 MOTORCYCLE, CAR, HEAVY = 0, 1, 2
@@ -49,7 +51,9 @@ class Vehicle:
     `knots`: (ms, mm) of its front along its own way, which has 0 at the pole; straight lines between them.
     """
 
-    def __init__(self, kind: int, way: int, lane: int, length_mm: int, knots: "list[tuple[int, int]]") -> None:
+    def __init__(
+        self, kind: int, way: int, lane: int, length_mm: int, knots: "list[tuple[int, int]]"
+    ) -> None:
         self.kind = kind
         self.way = way
         self.lane = lane
@@ -82,7 +86,8 @@ class Vehicle:
         before = self.knots[0]
         for knot in self.knots[1:]:
             if before[1] < mm <= knot[1]:
-                when = before[0] + -((before[0] - knot[0]) * (mm - before[1]) // (knot[1] - before[1]))
+                # Rounded upwards: the first whole millisecond at which it is past.
+                when = before[0] - (knot[0] - before[0]) * (before[1] - mm) // (knot[1] - before[1])
                 if when >= after_ms:
                     return when
             before = knot
@@ -138,7 +143,7 @@ class Road:
         return low
 
     def passed(self, at_mm: int, since_ms: int, until_ms: int, rear: bool = False) -> "list[Vehicle]":
-        """The vehicles whose front (or rear) came past x = `at_mm` from `since_ms` on and before `until_ms`."""
+        """The vehicles whose front (or rear) came past x = `at_mm` from `since_ms` on, before `until_ms`."""
         found = []
         for vehicle in self.between(since_ms, until_ms):
             mm = (at_mm if vehicle.way == FORWARD else -at_mm) + (vehicle.length_mm if rear else 0)
@@ -217,10 +222,7 @@ class _Arrivals:
         length_mm = shortest + noise.below(longest - shortest)
         spread = noise.fraction() + noise.fraction() + noise.fraction() - 1.5
         kmh = max(_SLOWEST_KMH, lane.kmh + faster + lane.kmh * spread * 0.2)
-        if self._signal is None:
-            knots = self._steady(kmh)
-        else:
-            knots = self._follow(kmh / 3.6, self._signal)
+        knots = self._follow(kmh / 3.6, self._signal) if self._signal else self._steady(kmh)
         self._last = Vehicle(kind, lane.way, self._number, length_mm, knots)
         self._start_ms = max(self._start_ms, float(self._last.start_ms))
         return self._last
@@ -254,7 +256,11 @@ class _Arrivals:
                 new = min(new, _safe(gap, max(0, ahead) / 1000, step))
             if place < stop_m and signal.red(now_ms) and speed * speed / (2 * _BRAKE) < stop_m - place:
                 new = min(new, _safe(stop_m - place - 0.5, 0, step))
-            speed = max(0.0, new)
+            new = max(0.0, new)
+            # One straight line for as long as the speed stays.
+            if new == speed and len(knots) > 1:
+                del knots[-1]
+            speed = new
             place += speed * step
             now_ms += _STEP_MS
             knots.append((now_ms, int(place * 1000)))

@@ -21,7 +21,7 @@ FIRMWARE = {
     "main.py": "print('main')",
     "slots.py": "X = 1",
     "node/__init__.py": "",
-    "node/app.py": "def main(): pass",
+    "node/app.py": "from simpang_protocol.cobs import wrap\n\nprint(wrap(b'x'))",
     "sensors/deep/__init__.py": "",
     "sensors/deep/one.py": "Y = 2",
     "bridge/main.py": "not = for this node",
@@ -45,11 +45,21 @@ def test_slot_holds_node_sensors_and_protocol_and_a_manifest_of_them(built: prov
     in_slot = {path.removeprefix("/slot_a/") for path in files if path.startswith("/slot_a/")}
     assert set(manifest["files"]) == in_slot - {"manifest.json"}
     assert {"node/__init__.mpy", "node/app.mpy", "sensors/deep/one.mpy"} <= in_slot
-    assert "simpang_protocol/frame.mpy" in in_slot
-    for name in ("node/app.mpy", "simpang_protocol/frame.mpy"):
+    # Of the protocol there is what the application imports.
+    assert {name for name in in_slot if name.startswith("simpang_protocol/")} == {
+        f"simpang_protocol/{name}.mpy" for name in ("__init__", "cobs")
+    }
+    for name in ("node/app.mpy", "simpang_protocol/cobs.mpy"):
         data = image.read_file(built.image, f"/slot_a/{name}")
         assert manifest["files"][name] == [len(data), hashlib.sha256(data).hexdigest()]
         assert data[:2] == b"M\x06"
+
+
+def test_names_that_squeezing_made_are_written_down(built: provision.Build):
+    names = json.loads((built.folder.parent / "names.json").read_text())
+    assert names["root"] == {} and "main" not in names["slot"]
+    assert names["slot"]["wrap"] != "wrap"
+    assert not (built.folder.parent / "squeezed").exists()
 
 
 def test_build_is_kept_until_a_source_changes(tmp_path: Path, built: provision.Build):

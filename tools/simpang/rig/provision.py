@@ -1,8 +1,9 @@
 """Firmware as a node carries it, and flash images made of it.
 
 A firmware folder holds boot.py and main.py (copied as they are), other modules at the top (compiled), and the
-packages node and sensors. Where there is a `node`, it, `sensors` and the protocol package become slot a:
-/slot_a/<package>/*.mpy, and /slot_a/manifest.json written last. A bridge has no slots: see `build_bridge`.
+packages node and sensors. Where there is a `node`, it, `sensors` and what they need of the protocol package
+become slot a: /slot_a/<package>/*.mpy, and /slot_a/manifest.json written last. What is compiled for a node is
+squeezed before (simpang.squeeze). A bridge has no slots: see `build_bridge`.
 Builds are kept by the hash of their sources.
 """
 
@@ -24,24 +25,27 @@ from typing import Any
 from simpang.rig import image as images
 from simpang.rig.errors import RigError
 from simpang.rig.interpreter import find_tool
+from simpang.squeeze import SqueezeError, identifiers, squeeze
 
 FLASH_BLOCKS = 256
 BUILDS_KEPT = 32
-_FORMAT = "1"
+_FORMAT = "2"
 _SLOT_PACKAGES = ("node", "sensors")
 _AS_SOURCE = ("boot.py", "main.py")
 _PACKAGE = Path(__file__).resolve().parents[1]
 _FAKES = Path(__file__).with_name("fakes")
 _ON_THE_BOARD = ("_rig.py", "esp32.py", "espnow.py", "machine.py", "network.py", "rigboot.py", "select.py")
 _BRIDGE_PROTOCOL = ("__init__", "cobs", "envelope", "errors")
-_COMPILER_OPTIONS = ("-march=xtensawin", "-msmall-int-bits=31")
+_COMPILER_OPTIONS = ("-march=xtensawin", "-msmall-int-bits=31", "-O2")
+_SQUEEZER = _PACKAGE / "squeeze"
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
     """Compiled firmware: `folder` is laid out like the node's root, `image` a flash image that holds it.
 
-    `version` is what the manifest of slot a says.
+    `version` is what the manifest of slot a says. Beside `folder` lies names.json, which says what squeezing
+    made of each identifier: {"slot": {old: new}, "root": {old: new}}.
     """
 
     folder: Path
@@ -81,7 +85,8 @@ def build(
     `blocks` is the size of the flash in blocks of 4096 bytes; `version` defaults to one made of the sources'
     hash. Raises RigError with the compiler's words where a file does not compile.
     """
-    return _build(_sources(own_firmware() if firmware is None else firmware), blocks, version, cache)
+    sources = _sources(own_firmware() if firmware is None else firmware)
+    return _build(sources, blocks, version, cache, squeezed=True)
 
 
 def build_bridge(
@@ -100,14 +105,22 @@ def build_bridge(
     return _build(sources, blocks, version, cache)
 
 
-def _build(sources: Mapping[str, Path], blocks: int, version: str | None, cache: Path | None) -> Build:
+def _build(
+    sources: Mapping[str, Path],
+    blocks: int,
+    version: str | None,
+    cache: Path | None,
+    squeezed: bool = False,
+) -> Build:
     digest = _digest(sources)
     version = f"0.0.0+{digest[:8]}" if version is None else version
     name = f"firmware-{digest[:16]}-{blocks}-{hashlib.sha256(version.encode()).hexdigest()[:8]}"
 
     def fill(folder: Path) -> None:
         root = folder / "root"
-        files = _compile_all(sources, root)
+        taken = _squeeze(sources, folder) if squeezed else sources
+        files = _compile_all(taken, root, sources)
+        shutil.rmtree(folder / "squeezed", ignore_errors=True)
         slot = {path: target for path, target in files.items() if path.startswith("/slot_a/")}
         if slot:
             manifest = root / "slot_a" / "manifest.json"
@@ -176,6 +189,47 @@ def _sources(firmware: Path) -> dict[str, Path]:
     return found
 
 
+def _squeeze(sources: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """Squeeze what will be compiled, into folder/squeezed, and write folder/names.json.
+
+    The files of the root and those of the slot are two programs: the root stays as it is when a new slot
+    comes, so every name that it knows or shows keeps its spelling. Raises RigError.
+    """
+    texts = {path: source.read_text(encoding="utf-8") for path, source in sources.items()}
+    root = {path: text for path, text in texts.items() if path.count("/") == 1}
+    slot = {path: text for path, text in texts.items() if path not in root}
+    compiled = {path: text for path, text in root.items() if path.lstrip("/") not in _AS_SOURCE}
+    done = {path: sources[path] for path in root if path not in compiled}
+    names = {}
+    try:
+        outside = identifiers(root.values())
+        for part, program, entries in (("root", compiled, None), ("slot", slot, ("node.", "sensors."))):
+            modules = {_module_name(path): path for path in program}
+            result = squeeze(
+                {name: program[path] for name, path in modules.items()},
+                packages=[name for name, path in modules.items() if path.endswith("/__init__.py")],
+                kept=outside if part == "slot" else (),
+                entries=entries,
+            )
+            names[part] = result.names
+            for name, text in result.sources.items():
+                target = folder / "squeezed" / modules[name].lstrip("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text, encoding="utf-8")
+                done[modules[name]] = target
+    except SqueezeError as error:
+        file = next((sources[path] for path in sources if _module_name(path) == error.module), folder)
+        raise RigError(f"{file} does not compile: {error}. Correct the file.") from error
+    (folder / "names.json").write_text(json.dumps(names, indent=1, sort_keys=True), encoding="utf-8")
+    return done
+
+
+def _module_name(path: str) -> str:
+    """The dotted name under which a node imports a file."""
+    parts = path.removeprefix("/slot_a").removesuffix(".py").strip("/").split("/")
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 def _protocol() -> Path:
     spec = find_spec("simpang_protocol")
     if spec is None or spec.origin is None:
@@ -187,7 +241,8 @@ def _digest(sources: Mapping[str, Path]) -> str:
     whole = hashlib.sha256(_FORMAT.encode() + " ".join(_COMPILER_OPTIONS).encode())
     for tool in ("mpy-cross", "micropython"):
         whole.update(_tool_stamp(find_tool(tool)))
-    for path, source in sorted(sources.items()):
+    tool_files = {f"squeeze/{path.name}": path for path in _SQUEEZER.iterdir() if path.is_file()}
+    for path, source in sorted({**sources, **tool_files}.items()):
         data = source.read_bytes()
         whole.update(f"{path}\0{len(data)}\0".encode() + data)
     return whole.hexdigest()
@@ -198,9 +253,11 @@ def _tool_stamp(tool: str) -> bytes:
     return f"{tool}\0{status.st_size}\0{status.st_mtime_ns}\0".encode()
 
 
-def _compile_all(sources: Mapping[str, Path], root: Path) -> dict[str, Path]:
+def _compile_all(
+    sources: Mapping[str, Path], root: Path, origins: Mapping[str, Path] | None = None
+) -> dict[str, Path]:
     """Compile (or copy) sources into a folder laid out like the node; path on the node -> file, packages
-    last.
+    last. `origins` are the files that people know, where they are others.
     """
     made = {}
     compiling = []
@@ -212,7 +269,7 @@ def _compile_all(sources: Mapping[str, Path], root: Path) -> dict[str, Path]:
         if as_source:
             shutil.copyfile(source, target)
         else:
-            compiling.append((source, target, path.removeprefix("/slot_a").lstrip("/")))
+            compiling.append((source, target, _module_name(path), (origins or sources)[path]))
         made[on_node] = target
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for _ in pool.map(lambda job: _compile(*job), compiling):
@@ -220,13 +277,13 @@ def _compile_all(sources: Mapping[str, Path], root: Path) -> dict[str, Path]:
     return made
 
 
-def _compile(source: Path, target: Path, shown: str) -> None:
+def _compile(source: Path, target: Path, shown: str, origin: Path) -> None:
     command = [find_tool("mpy-cross"), *_COMPILER_OPTIONS, "-s", shown, "-o", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         words = " ".join((done.stderr + done.stdout).split())
         reason = words.removeprefix("Traceback (most recent call last): ")
-        raise RigError(f"{source} does not compile: {reason}. Correct the file.")
+        raise RigError(f"{origin} does not compile: {reason}. Correct the file.")
 
 
 def cached(name: str, fill: Callable[[Path], None], cache: Path | None) -> Path:

@@ -37,7 +37,7 @@ def test_file_on_the_vm(path: Path, tmp_path: Path, seed: int) -> None:
 
 
 # Files that together use most of what a node runs.
-SQUEEZED = ("test_journal_epochs", "test_messages", "test_node_config", "test_record", "test_sampler")
+SQUEEZED = ("test_link", "test_messages", "test_node_config", "test_record", "test_sampler")
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
 """A node with all its sensors on the real VM, and a gateway in memory at the other end of its line."""
 
 import asyncio
+import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from simpang.rig.changes import Changes
 from simpang.rig.models.bme280 import Bme280
 from simpang.rig.models.pms5003 import Pms5003
 from simpang.rig.world import Air
+from simpang_gateway.mailbox import Command
 from simpang_protocol import codes, record, schema, times
 from simpang_protocol import commands as wire
 from simpang_protocol.cobs import Deframer, wrap
@@ -73,7 +75,10 @@ class Gateway:
         self.sealed: dict[tuple[int, int], bytes] = {}
         # What a node must never do, seen all the same.
         self.faults: list[str] = []
+        # Whether it takes no notice of what comes.
+        self.deaf = False
         self._changes = Changes()
+        self._patch: Command | None = None
         self._deframer = Deframer()
         self._session = NodeSession(
             NODE, KeySet(1, KEYS), None, Downlink(lambda: os.urandom(7)), [], [], 0, _Host(), 0
@@ -103,6 +108,18 @@ class Gateway:
         """Have a command delivered with the next answers, until its result comes."""
         self._session.post(command, op, data)
 
+    def configure(self, command: int, patch: Mapping[str, Any]) -> None:
+        """Have a patch of the configuration delivered, in parts where it is long."""
+        self._patch = Command(command, wire.SET, json.dumps(patch, separators=(",", ":")).encode())
+        self._session.post(command, *self._patch.on_the_wire())
+
+    def settings(self) -> list[tuple[int, int, str]]:
+        """(command, outcome, text) of each `settings` event."""
+        return [
+            (found.rows[0][3] or 0, found.rows[0][2] or 0, wire.text_of(found))
+            for found in self.events(codes.SETTINGS)
+        ]
+
     def results(self) -> list[tuple[int, int, str]]:
         """(command, outcome, text) of each result record."""
         return [
@@ -117,6 +134,8 @@ class Gateway:
         try:
             data = os.read(self._fd, 65536)
         except OSError:
+            return
+        if self.deaf:
             return
         for frame in self._deframer.feed(data):
             try:
@@ -151,6 +170,10 @@ class Gateway:
                 self.records[entry.epoch, entry.seq] = record.parse(entry.body)
             self.lost += received.changes.lost
             self._session.committed(received.changes)
+            for number, outcome, text in received.changes.results:
+                if outcome == codes.PART and self._patch is not None and self._patch.number == number:
+                    self._patch.parts_there = int(text)
+                    self._session.post(number, *self._patch.on_the_wire())
             replies.append(received.changes.then_send)
         if self._session.ack_requested:
             replies.append(self._session.mail(now_ms))

@@ -18,6 +18,7 @@ from node.clock import Clock
 from node.console import Console
 from node.health import Health
 from node.journal import Journal
+from node.parts import drop
 from node.recorder import Recorder
 from node.sampler import Sampler
 from simpang_protocol import codes, frame, record
@@ -60,7 +61,9 @@ class App:
         self.clock = Clock(time.ticks_ms, time.ticks_diff)
         key, key_problem = start.read_key()
         self.console = Console(key.node if key else 0, self.clock)
-        config, config_problem = start.read_config(CONFIG_FILE)
+        config, config_problem, self.trial = start.read_config(
+            CONFIG_FILE, cause == machine.DEEPSLEEP_RESET, safe
+        )
         self.watchdog = machine.WDT(timeout=config.watchdog_s * 1000)
         self.poller = select.poll()
         self.recorder = Recorder(self.clock, self._flash_refused)
@@ -83,7 +86,7 @@ class App:
         self.link: NodeLink | PolledLink | None = None
         self.line: Line | BusLine | Air | None = None
         self._mail = b""
-        self.commands: Commands | None = None
+        self._answer: tuple[int, int, int] | None = None
         if woken is None:
             # What an earlier boot left there must never come back.
             rtc.memory(b"")
@@ -124,6 +127,9 @@ class App:
             self._report_crash(start.read(CRASH_FILE))
             if config_problem is not None:
                 self.recorder.write_event(codes.CONFIG, 0, 0, [record.text_item(config_problem)])
+        if self.trial is not None and not self.trial.running:
+            self.trial.report(self.recorder, self.console)
+            self.trial = None
         # What only the start needed goes out of memory again.
         del sys.modules["node.start"], node.start
 
@@ -160,6 +166,10 @@ class App:
         """Show which node this is: the command `identify`."""
         self.console.emit("node.identify", "info", {"seconds": seconds})
 
+    def self_test(self, command: int) -> bool:
+        """Begin a self-test: the command `selftest`."""
+        return False
+
     def _count(self, cause: str) -> None:
         assert self.link is not None
         self.link.counters[cause] = self.link.counters.get(cause, 0) + 1
@@ -192,29 +202,53 @@ class App:
                 wait = min(wait, self.line.step(self.clock.uptime_ms()))
             except OSError as error:
                 self.console.emit("node.epoch_failed", "error", {"error": str(error)})
-            if self._mail:
+            if self._mail and self.trial is None:
                 self._obey()
                 return 0
+        if self.trial is not None:
+            self._judge()
+            if self._mail and self.trial is None:
+                return 0
         return wait
+
+    def _judge(self) -> None:
+        """Keep the configuration that is on trial, or go back to the old one."""
+        trial = self.trial
+        assert trial is not None
+        answered = self.link is not None and self.link.counters.get("acks", 0) > 0
+        try:
+            if not trial.judge(self.clock.uptime_ms(), answered):
+                return
+        except OSError as error:
+            self._flash_refused(error)
+            return
+        if trial.outcome is None:
+            self.console.emit("node.restart", "warning", {})
+            machine.reset()
+        trial.report(self.recorder, self.console)
+        self.trial = None
 
     def _obey(self) -> None:
         """Carry out the command that came."""
         mail, self._mail = self._mail, b""
-        assert self.link is not None
-        if self.commands is None:
-            # Imported with the first command: most nodes never get one between two starts.
-            from node.commands import Commands
-
-            self.commands = Commands(
-                esp32.NVS("simpang"), self.journal, self.recorder, self, self._count, CONFIG_FILE
-            )
+        commands = self._commands()
         try:
-            self.commands.take(mail)
+            commands.take(mail)
         except OSError as error:
             self.console.emit("node.command_failed", "error", {"error": str(error)})
-        if self.commands.restart:
+        self._answer = commands.place
+        if commands.restart:
             self.console.emit("node.restart", "info", {})
             machine.reset()
+
+    def _commands(self) -> "Commands":
+        """Return what carries out commands; imported for one of them and dropped after it."""
+        from node.commands import Commands
+
+        drop("node.commands", "simpang_protocol.commands")
+        return Commands(
+            esp32.NVS("simpang"), self.journal, self.recorder, self, self._count, CONFIG_FILE, self._answer
+        )
 
     def _rest(self) -> None:
         """Fall asleep where nothing is left to do before the next sample; the board starts anew after it."""

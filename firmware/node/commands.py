@@ -5,17 +5,16 @@ interrupted before the command is carried out and with its outcome afterwards, s
 neither repeats a command nor leaves it without an answer. docs/commands.md describes the commands.
 """
 
-import json
-import os
+from binascii import crc32
 
-from node.parts import CONFIG_PARTS, drop
+from node.parts import drop
 from simpang_protocol import codes, commands, record
 from simpang_protocol.errors import ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Protocol
 
     from esp32 import NVS
 
@@ -31,12 +30,15 @@ if TYPE_CHECKING:
         def identify(self, seconds: int) -> None:
             """Show for so long which node this is."""
 
+        def self_test(self, command: int) -> bool:
+            """Begin a self-test, whose end comes later; True where one of this command runs already."""
+
 
 _KEY = "command"
 _MAX_BYTES = 5 + record.MAX_TEXT
-# Anything else in the configuration could cut the node off, or cost it its sensors, until somebody visits it.
-_CHANGEABLE = ("record", "health_s")
 _MAX_CONFIG_BYTES = 4096
+_PARTS_SUFFIX = ".part"
+_NO_MEMORY = "memory: there is not enough for this"
 
 
 class Refused(Exception):
@@ -47,7 +49,9 @@ class Commands:
     """Takes the plaintexts of CONFIG frames.
 
     `nvs` keeps the last command, `path` is the configuration's file. `count(cause)` is told `command_bad`,
-    `command_old` and `command_again`. After `take`, `restart` is True where the node is to be restarted.
+    `command_old` and `command_again`. After `take`, `restart` is True where the node is to be restarted, and
+    `place` (epoch, seq, command id) is where the last result lies in the journal, as far as this boot knows:
+    the next object needs it.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Commands:
         actions: "Actions",
         count: "Callable[[str], None]",
         path: str,
+        place: "tuple[int, int, int] | None" = None,
     ) -> None:
         self._nvs = nvs
         self._journal = journal
@@ -65,8 +70,7 @@ class Commands:
         self._actions = actions
         self._count = count
         self._path = path
-        # Where the result of the last command lies in the journal, while this boot knows.
-        self._place: tuple[int, int] | None = None
+        self.place = place
         self.restart = False
 
     def take(self, plain: bytes) -> None:
@@ -85,14 +89,44 @@ class Commands:
             return
         if command == last:
             self._count("command_again")
-            if self._place is not None and self._journal.holds(self._place[0], self._place[1]):
-                # The result is on its way.
+            if self._is_on_its_way(command) or (op == commands.SELFTEST and self._actions.self_test(command)):
                 return
-        else:
-            self._save(command, codes.INTERRUPTED, "")
-            outcome, text = self._execute(op, data)
-            self._save(command, outcome, text)
+            self._write_result(command, outcome, text)
+            return
+        problem = ""
+        if op == commands.PART:
+            data, problem = self._take_part(command, data)
+            if not data and not problem:
+                return
+            op = commands.SET
+        self._save(command, codes.INTERRUPTED, "")
+        outcome = codes.REFUSED
+        if not problem:
+            outcome, problem = self._execute(command, op, data)
+        if op != commands.SELFTEST or outcome != codes.DONE:
+            self.finish(command, outcome, problem)
+
+    def finish(self, command: int, outcome: int, text: str) -> None:
+        """Store and write the result of a command. Raises OSError where it is not stored."""
+        text = _cut(text.encode())
+        self._save(command, outcome, text)
         self._write_result(command, outcome, text)
+
+    def _take_part(self, command: int, data: bytes) -> "tuple[bytes, str]":
+        """Take a part of a patch; return the patch once it is whole, and what is wrong with it."""
+        from node import patch
+
+        whole, problem = None, ""
+        try:
+            got, fresh, whole = patch.add_part(self._path + _PARTS_SUFFIX, command, data)
+            if whole is None and (fresh or not self._is_on_its_way(command)):
+                self._write_result(command, codes.PART, "%d" % got)
+        except patch.Refused as error:
+            problem = str(error)
+        except MemoryError:
+            problem = _NO_MEMORY
+        drop("node.patch", "node.trial")
+        return whole or b"", problem
 
     # ---- at most once
 
@@ -119,103 +153,65 @@ class Commands:
         before = self._journal.created
         self._recorder.write_event(row[0], row[2], row[3], items, row[1])
         if self._journal.created > before:
-            self._place = (self._journal.epoch, self._journal.seq - 1)
+            self.place = (self._journal.epoch, self._journal.seq - 1, command)
 
     # ---- carrying out
 
-    def _execute(self, op: int, data: bytes) -> "tuple[int, str]":
+    def _is_on_its_way(self, command: int) -> bool:
+        place = self.place
+        return place is not None and place[2] == command and self._journal.holds(place[0], place[1])
+
+    def _execute(self, command: int, op: int, data: bytes) -> "tuple[int, str]":
         try:
             if op == commands.HEALTH:
                 self._actions.report()
             elif op == commands.IDENTIFY:
                 if len(data) != 2:
-                    raise Refused("identify: needs the seconds as two bytes, not %d" % len(data))
+                    return codes.REFUSED, "identify: needs the seconds as two bytes, not %d" % len(data)
                 self._actions.identify(data[0] | data[1] << 8)
             elif op == commands.SET:
-                self.restart = self._set(data)
+                return self._set(command, data)
             elif op == commands.RESTART:
                 self.restart = True
+            elif op == commands.READ:
+                return codes.DONE, self._read(data)
+            elif op == commands.SELFTEST:
+                self._actions.self_test(command)
             else:
                 return codes.UNKNOWN_OP, "op %d" % op
-        except Refused as error:
-            return codes.REFUSED, _cut(str(error))
         except OSError as error:
-            return codes.FAILED, _cut("flash: %s" % error)
+            return codes.FAILED, "flash: %s" % error
+        except MemoryError:
+            return codes.FAILED, _NO_MEMORY
         return codes.DONE, ""
 
-    def _set(self, data: bytes) -> bool:
-        """Merge a patch into the configuration; return whether that changed it."""
-        patch = _object("patch", data)
-        for name in sorted(patch):
-            if name not in _CHANGEABLE:
-                raise Refused(_cut(name, 24) + ": not changed from afar, flash the node")
-            # One level is all that there is to change; what is deeper could only be an attack on the stack.
-            if isinstance(patch[name], (dict, list)) and not _is_flat(patch[name]):
-                raise Refused(name + ": holds an object or a list")
+    def _set(self, command: int, data: bytes) -> "tuple[int, str]":
+        """Put a changed configuration on trial."""
+        from node import patch
+
+        try:
+            self.restart = patch.apply(self._path, data, command, self._nvs)
+        except patch.Refused as error:
+            return codes.REFUSED, str(error)
+        finally:
+            drop("node.patch", "node.trial")
+        return codes.TRIAL if self.restart else codes.DONE, ""
+
+    def _read(self, data: bytes) -> str:
+        """Return CRC-32 and size of the configuration, or what stands at an offset."""
         with open(self._path, "rb") as file:
-            before = file.read(_MAX_CONFIG_BYTES + 1)
-        table = _object("configuration", before)
-        merged = merge_patch(table, patch)
-        text = json.dumps(merged, separators=(",", ":"))
-        if merged == _object("configuration", before):
-            return False
-        problem = _check(text)
-        if problem:
-            raise Refused(problem)
-        fresh = self._path + ".new"
-        with open(fresh, "wb") as file:
-            file.write(text.encode())
-        os.rename(fresh, self._path)
-        return True
+            text = file.read(_MAX_CONFIG_BYTES)
+        if len(data) != 2:
+            return "%08x %d" % (crc32(text) & 0xFFFFFFFF, len(text))
+        at = data[0] | data[1] << 8
+        return _cut(text[at : at + record.MAX_TEXT])
 
 
-def merge_patch(target: "Any", patch: "Any") -> "Any":
-    """Return `target` changed by a JSON merge patch (RFC 7386): null removes, objects merge, all else
-    replaces."""
-    if not isinstance(patch, dict):
-        return patch
-    if not isinstance(target, dict):
-        target = {}
-    for name in patch:
-        if patch[name] is None:
-            target.pop(name, None)
-        else:
-            target[name] = merge_patch(target.get(name), patch[name])
-    return target
-
-
-def _object(place: str, data: bytes) -> "dict[str, Any]":
-    table = None
-    try:
-        text = data.decode()
-        if text.count("[") + text.count("{") <= 64:
-            table = json.loads(text)
-    except ValueError:
-        # UnicodeError is one too.
-        pass
-    if not isinstance(table, dict):
-        raise Refused(place + ": is not a JSON object")
-    return table
-
-
-def _is_flat(value: "Any") -> bool:
-    return isinstance(value, dict) and not [v for v in value.values() if isinstance(v, (dict, list))]
-
-
-def _check(text: str) -> str:
-    """Return what is wrong with a configuration, empty for nothing."""
-    from node import config
-
-    problem = ""
-    try:
-        config.load(text)
-    except config.ConfigError as error:
-        problem = "%s: %s" % (error.path, error.problem)
-    # Not needed until the next one.
-    drop(*CONFIG_PARTS)
-    return problem
-
-
-def _cut(text: str, size: int = record.MAX_TEXT) -> str:
-    """The beginning of a text, at most `size` bytes, whole characters."""
-    return record.text_item(text[:size])[1].decode()
+def _cut(data: bytes) -> str:
+    """The beginning of a text, at most 64 bytes, whole characters."""
+    for size in range(min(len(data), record.MAX_TEXT), 0, -1):
+        try:
+            return data[:size].decode()
+        except UnicodeError:
+            pass
+    return ""

@@ -33,6 +33,7 @@ _SETTINGS = (
     "watchdog_s",
     "led",
     "sleep",
+    "trial_s",
 )
 _MAX_BRACKETS = 64  # bounds the nesting, which the parser follows by recursion
 
@@ -48,6 +49,7 @@ class Config:
     health_s: int
     journal_kb: int
     watchdog_s: int
+    trial_s: int
     led: "int | None"
     sleep: "Sleep | None"
 
@@ -95,6 +97,7 @@ def load(data: "bytes | str") -> Config:
     config.health_s = setting(table, "health_s", "health_s")
     config.journal_kb = setting(table, "journal_kb", "journal_kb")
     config.watchdog_s = setting(table, "watchdog_s", "watchdog_s")
+    config.trial_s = setting(table, "trial_s", "trial_s")
     config.led = None if table.get("led") is None else take_pin(pins, table, "", "led", None, True)
     config.sleep = None if table.get("sleep") is None else configrecord.read_sleep(table, config)
     drop("node.configrecord")

@@ -22,6 +22,7 @@ DEFAULTS = {
     "health_s": (300, 5, 86_400),
     "journal_kb": (256, 16, 1024),
     "watchdog_s": (30, 5, 120),
+    "trial_s": (180, 1, 3600),
     "sleep.awake_s": (10, 1, 600),
 }
 # Default pins of the UARTs by number. UART 0 is wired to the USB connector, its pins cannot be chosen.

@@ -8,6 +8,7 @@ import machine
 
 from node.epochs import Epochs
 from node.parts import CONFIG_PARTS, drop
+from simpang_protocol import codes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
     from node.configlink import Link as LinkSettings
     from node.key import Key
     from node.sleep import Woken
+    from node.trial import Trial
 
 KEY_FILE = "/key.json"
+# As in node.trial, which most starts do not import.
+TRIAL_SUFFIX = ".try"
+TRIAL_KEY = "trial"
 LINK_RXBUF = 1024
 _LINK_TXBUF = 512
 
@@ -51,24 +56,55 @@ def read_key() -> "tuple[Key | None, str]":
     return found, problem
 
 
-def read_config(path: str) -> "tuple[Config, str | None]":
-    """Return the configuration; a wrong one is replaced by what has a default, so that the node still links
-    and says what is wrong."""
+def read_config(path: str, awoken: bool, safe: bool) -> "tuple[Config, str | None, Trial | None]":
+    """Return the configuration, what is wrong with it, and the trial of one that came from afar; a wrong one
+    is replaced by what has a default, so that the node still links and says what is wrong. `awoken` from deep
+    sleep; a `safe` start tries nothing."""
     from node import config
 
-    found = problem = None
+    trial = _find_trial(path, awoken, safe)
+    if trial is not None and trial.running:
+        try:
+            found = config.load(read(path + TRIAL_SUFFIX) or b"")
+            seconds = found.trial_s
+            if found.sleep is not None:
+                # It hears its gateway no more often than it samples.
+                seconds = max(seconds, 3 * found.record.interval_ms // 1000 + found.sleep.awake_s)
+            trial.limit(seconds)
+            drop(*CONFIG_PARTS)
+            return found, None, trial
+        except config.ConfigError as error:
+            trial.give_up(str(error), codes.REFUSED)
+    kept = problem = None
     data = read(path)
     try:
         if data is None:
             problem = path + " is missing. Next: copy it to the node."
         else:
-            found = config.load(data)
+            kept = config.load(data)
     except config.ConfigError as error:
         problem = str(error)
-    if found is None:
-        found = config.keep_link(data)
+    if kept is None:
+        kept = config.keep_link(data)
     drop(*CONFIG_PARTS)
-    return found, problem
+    return kept, problem, trial
+
+
+def _find_trial(path: str, awoken: bool, safe: bool) -> "Trial | None":
+    """Return the trial of a configuration where there is one; most starts find none, and import nothing."""
+    nvs = esp32.NVS("simpang")
+    try:
+        nvs.get_blob(TRIAL_KEY, bytearray(80))
+    except OSError:
+        try:
+            os.stat(path + TRIAL_SUFFIX)
+        except OSError:
+            return None
+    from node import trial
+
+    found = trial.Trial(nvs, path)
+    drop("node.trial")
+    return found if found.look(awoken, safe) else None
 
 
 def start_link(app: "App", key: "Key", settings: "LinkSettings", woken: "Woken | None") -> bool:

@@ -159,7 +159,7 @@ class Hub:
         )
         pending = self._mailbox.pending(node)
         if pending is not None:
-            session.post(pending.number, pending.op, pending.data)
+            session.post(pending.number, *pending.on_the_wire())
         return session
 
     def _following(self, node: int) -> KeySet | None:
@@ -232,7 +232,7 @@ class Hub:
         """
         command = self._mailbox.put(node, op, data, number)
         peer = self._peer(node)
-        self._session(node, peer).post(command.number, op, data)
+        self._session(node, peer).post(command.number, *command.on_the_wire())
         return command
 
     def withdraw(self, node: int, number: int) -> None:
@@ -415,6 +415,10 @@ class Hub:
             self._tell(session.node, changes, first_id)
             peer.birth = None
             session.committed(changes)
+            pending = self._mailbox.pending(session.node)
+            if changes.results and pending is not None and session.pending_command is None:
+                # What came was an answer to a part of it.
+                session.post(pending.number, *pending.on_the_wire())
             peer.records += len(changes.records)
             if changes.then_send is not None:
                 line.send(changes.then_send)
@@ -429,6 +433,8 @@ class Hub:
                 self._outside.on_uptime(node, state.epoch, state.up_offset_ms)
         if changes.records:
             self._outside.on_rows(first_id + len(changes.records) - 1)
+        for number, found, text in changes.findings:
+            self._outside.on_finding(node, number, found, text)
         for number, outcome, text in changes.results:
             self._mailbox.ended(node, number, outcome, text)
             self._outside.on_command_result(node, number, outcome, text)

@@ -1,6 +1,7 @@
 """Commands down to nodes: one pending at a time for each, until its result comes back as a record."""
 
 import json
+from binascii import crc32
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from .keystore import KeyStore
 
 QUEUED = "queued"
 SENT = "sent"
+TRIAL = "trial"
 EXPIRED = "expired"
 
 # What a result means for the one who asked; `outcome` says it exactly.
@@ -21,6 +23,8 @@ _STATES = {
     codes.UNKNOWN_OP: "refused",
     codes.FAILED: "failed",
     codes.INTERRUPTED: "failed",
+    codes.TRIAL: TRIAL,
+    codes.ROLLED_BACK: "failed",
 }
 
 
@@ -28,7 +32,8 @@ _STATES = {
 class Command:
     """One command; `outcome` and `text` are the node's own.
 
-    `state` is queued, sent, done, refused, failed or, where it was withdrawn, expired.
+    `state` is queued, sent, trial (the node is trying what it was given), done, refused, failed or, where it
+    was withdrawn, expired. `parts_there` is how much of a long `set` the node has.
     """
 
     number: int
@@ -37,11 +42,18 @@ class Command:
     state: str = QUEUED
     outcome: str | None = None
     text: str = ""
+    parts_there: int = 0
 
     @property
     def pending(self) -> bool:
         """True until its result has come."""
         return self.state in (QUEUED, SENT)
+
+    def on_the_wire(self) -> tuple[int, bytes]:
+        """Return op and data of what the node is to be given next: the command, or a part of it."""
+        if len(self.data) <= commands.MAX_DATA:
+            return self.op, self.data
+        return commands.PART, commands.build_part(self.data, crc32(self.data), self.parts_there)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for the status and the one who asked."""
@@ -78,7 +90,7 @@ class Mailbox:
             raise SimpangError("node.unknown", node=node)
         if self._keys.is_revoked(node):
             raise SimpangError("node.revoked", node=node)
-        _check_size(node, data)
+        _check_size(node, op, data)
         command = self._commands[node] = Command(number or self._keys.next_command(node), op, data)
         return command
 
@@ -107,7 +119,13 @@ class Mailbox:
     def ended(self, node: int, number: int, outcome: int, text: str) -> None:
         """Note a result that the store holds now."""
         command = self.pending(node)
-        if command is None or command.number != number:
+        if outcome == codes.PART:
+            if command is not None and command.number == number:
+                # A stale answer costs a part that is there already.
+                command.parts_there = int(text) if text.isascii() and text.isdigit() else 0
+            return
+        command = self._commands.get(node)
+        if command is None or command.number != number or not (command.pending or command.state == TRIAL):
             return
         command.state = _STATES.get(outcome, "failed")
         known = outcome < len(codes.OUTCOMES)
@@ -115,17 +133,20 @@ class Mailbox:
         command.text = text
 
 
-def _check_size(node: int, data: bytes) -> None:
-    if len(data) > commands.MAX_DATA:
-        raise SimpangError("node.command", node=node, error=f"{len(data)} > {commands.MAX_DATA} bytes")
+def _check_size(node: int, op: int, data: bytes) -> None:
+    limit = commands.MAX_PATCH if op == commands.SET else commands.MAX_DATA
+    if len(data) > limit:
+        raise SimpangError("node.command", node=node, error=f"{len(data)} > {limit} bytes")
 
 
 def parse_command(node: int, op: str, value: object) -> tuple[int, bytes]:
-    """Return the number of an operation and its data: seconds for `identify`, an object for `set`.
+    """Return the number of an operation and its data: seconds for `identify`, an object for `set`, an offset
+    or None for `read`.
 
     Raises SimpangError node.command.
     """
-    numbers = {name: number for number, name in commands.OPS.items()}
+    # Parts are how a long `set` travels.
+    numbers = {name: number for number, name in commands.OPS.items() if number != commands.PART}
     number = numbers.get(op)
     if number is None:
         raise SimpangError("node.command", node=node, error=f"{op}: {' | '.join(numbers)}")
@@ -141,8 +162,12 @@ def parse_command(node: int, op: str, value: object) -> tuple[int, bytes]:
         except UnicodeEncodeError as error:
             # JSON can name half a surrogate pair, but there is no such character.
             raise SimpangError("node.command", node=node, error=f"{op}: UTF-8") from error
-        _check_size(node, data)
+        _check_size(node, number, data)
         return number, data
+    if number == commands.READ and value is not None:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 0xFFFF:
+            raise SimpangError("node.command", node=node, error=f"{op}: 0..65535")
+        return number, value.to_bytes(2, "little")
     if value is not None:
         raise SimpangError("node.command", node=node, error=f"{op}: + {json.dumps(value)}")
     return number, b""

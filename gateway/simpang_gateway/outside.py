@@ -34,5 +34,7 @@ class Outside:
     """Told the node and the number of a command that went out for the first time."""
     on_command_result: Callable[[int, int, int, str], None] = lambda node, number, outcome, text: None
     """Told node, number, outcome and text of every result that is in the store."""
+    on_finding: Callable[[int, int, int, str], None] = lambda node, number, found, text: None
+    """Told node, number of the command, what was found and the text of every part of a self-test."""
     guard: AbstractContextManager[None] = field(default_factory=nullcontext)
     """Entered around everything that the event loop calls here."""

@@ -92,6 +92,7 @@ class Gateway:
                 load_window=self._loading.load_window,
                 on_command_sent=lambda node, command: self._downlink.sent(node, command),
                 on_command_result=lambda *found: self._downlink.result(*found),
+                on_finding=lambda *found: self._downlink.finding(*found),
                 guard=self._faults,
             ),
             Limits(frames_per_s=config.limits.node_frames_per_s, bytes_per_s=config.limits.node_bytes_per_s),

@@ -18,6 +18,8 @@ JOURNAL = 7
 TIME = 8
 SLOT = 9
 COMMAND = 10
+SETTINGS = 13
+SELFTEST = 14
 
 # number: (name, severity, meaning of arg1, meaning of arg2)
 EVENTS = {
@@ -31,16 +33,30 @@ EVENTS = {
     TIME: ("time", INFO, "uptime s", "Unix s - 1577836800"),
     SLOT: ("slot", INFO, "slot number", "1 = on trial"),
     COMMAND: ("command", INFO, "command id", "outcome"),
+    SETTINGS: ("settings", INFO, "outcome", "command id"),
+    SELFTEST: ("selftest", INFO, "command id", "65536 * part + 256 * number + result"),
 }
 
-# What became of a command: arg2 of its event.
+# What became of a command: arg2 of its event, and arg1 of `settings`.
 DONE = 0
 REFUSED = 1
 UNKNOWN_OP = 2
 FAILED = 3
 # Begun, but not known whether done: the node was reset meanwhile.
 INTERRUPTED = 4
-OUTCOMES = ("done", "refused", "unknown_op", "failed", "interrupted")
+# Accepted, and being tried: a `settings` event follows with `done` or `rolled_back`.
+TRIAL = 5
+# A part of it is here; the text says how many there are.
+PART = 6
+ROLLED_BACK = 7
+OUTCOMES = ("done", "refused", "unknown_op", "failed", "interrupted", "trial", "part", "rolled_back")
+
+# What a self-test looks at, and what it finds.
+TEST_PARTS = ("sensor", "journal", "memory", "link", "clock", "supply", "configuration")
+PASS = 0
+FAIL = 1
+NOT_KNOWN = 2
+TEST_RESULTS = ("pass", "fail", "unknown")
 
 DROP_FULL = 1
 DROP_DAMAGED = 2

@@ -1,6 +1,7 @@
 """Commands to a node, their results, and updates in pieces.
 
     CONFIG         command id u32 | op u8 | data
+    data of PART   CRC-32 of the whole u32 | parts u8 | index u8 | 192 bytes, the last part 1 to 192
     UPDATE         update id u32 | chunk u16 | data, 1 to 200 bytes
     UPDATE-STATUS  update id u32 | state u8 | base u16 | nbytes u8 (0..32) | bitmap
 Command ids rise for each node. The result of a command is an `event` record of code `command`: arg1 is its
@@ -24,7 +25,22 @@ HEALTH = 1
 IDENTIFY = 2
 SET = 3
 RESTART = 4
-OPS = {HEALTH: "health", IDENTIFY: "identify", SET: "set", RESTART: "restart"}
+PART = 5
+READ = 6
+SELFTEST = 7
+OPS = {
+    HEALTH: "health",
+    IDENTIFY: "identify",
+    SET: "set",
+    RESTART: "restart",
+    PART: "part",
+    READ: "read",
+    SELFTEST: "selftest",
+}
+# What a `set` may hold in all; above MAX_DATA it comes in parts.
+MAX_PATCH = 4096
+PART_BYTES = 192
+PART_HEAD = 6
 
 RECEIVING = 0
 COMPLETE = 1
@@ -59,9 +75,21 @@ def text_of(event: "Record") -> str:
     return ""
 
 
+def build_part(patch: bytes, crc: int, index: int) -> bytes:
+    """Return the data of part `index` of a patch, or of its last part. `crc` is the CRC-32 of it all. Raises
+    FrameError `range` for an empty patch, or one of more than 4096 bytes."""
+    count = -(-len(patch) // PART_BYTES)
+    if not (0 < len(patch) <= MAX_PATCH and 0 <= crc <= 0xFFFFFFFF):
+        raise FrameError("range", "patch of %d bytes" % len(patch))
+    index = max(0, min(index, count - 1))
+    piece = patch[index * PART_BYTES : (index + 1) * PART_BYTES]
+    return crc.to_bytes(4, "little") + bytes((count, index)) + piece
+
+
 def result_row(command: int, outcome: int) -> "tuple[int, int, int, int]":
     """Return the row of the event that is a command's result."""
-    severity = _codes.INFO if outcome == _codes.DONE else _codes.WARNING
+    good = outcome in (_codes.DONE, _codes.TRIAL, _codes.PART)
+    severity = _codes.INFO if good else _codes.WARNING
     return _codes.COMMAND, severity, command, outcome
 
 

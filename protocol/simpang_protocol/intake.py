@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _OFFSET_GAIN_MS = 100
 # A floor that gives up more at once is told to people: a long outage, or a node that lies.
 _FLOOR_JUMP = 4096
+# Events that say something to the gateway itself.
+_HEEDED = (_codes.DROP, _codes.COMMAND, _codes.SETTINGS, _codes.SELFTEST)
 
 
 class Intake:
@@ -186,7 +188,7 @@ class Intake:
             # Kept all the same: what cannot be decoded is set aside.
             out.note("event")
             return None
-        return event if event.rows[0][0] in (_codes.DROP, _codes.COMMAND) else None
+        return event if event.rows[0][0] in _HEEDED else None
 
     def _is_here(self, event: "Record", frame_epoch: int, out: "Received") -> bool:
         """True where the windows are here that a `drop` event speaks of: else it would be stored in vain."""
@@ -199,6 +201,13 @@ class Intake:
         code, _severity, arg1, arg2 = event.rows[0]
         if code == _codes.COMMAND:
             out.changes.results.append((arg1 or 0, arg2 or 0, _commands.text_of(event)))
+            return
+        if code == _codes.SETTINGS:
+            # The second word on the command that it names.
+            out.changes.results.append((arg2 or 0, arg1 or 0, _commands.text_of(event)))
+            return
+        if code == _codes.SELFTEST:
+            out.changes.findings.append((arg1 or 0, arg2 or 0, _commands.text_of(event)))
             return
         for epoch, last, cause in _lost_ranges(event, frame_epoch, out):
             # A drop event gives up records as a floor does.

@@ -76,6 +76,8 @@ class Changes:
         self.regained: list[tuple[int, int]] = []
         # (command id, outcome, text) of the results among the records
         self.results: list[tuple[int, int, str]] = []
+        # (command id, part, number and result, text) of the findings of a self-test among the records
+        self.findings: list[tuple[int, int, str]] = []
         # A frame to send once all this is committed.
         self.then_send: bytes | None = None
 

@@ -255,6 +255,7 @@ class World:
             on_promoted=lambda *told: self.promoted.append(told),
             on_command_sent=lambda *told: self.told.append(("sent", *told)),
             on_command_result=lambda *told: self.told.append(("result", *told)),
+            on_finding=lambda *told: self.told.append(("finding", *told)),
         )
         self.hub = Hub(self.keys, self.clock, outside, self.limits)  # type: ignore[arg-type]
         self.hub.resume(self.disk.stored())

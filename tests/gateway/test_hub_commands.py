@@ -1,6 +1,7 @@
 """Commands down to a node: delivered once it speaks, ended by the record of their result."""
 
 import json
+from binascii import crc32
 from typing import Any
 
 import pytest
@@ -89,6 +90,95 @@ def test_outcome_says_what_became_of_it(outcome: int, state: str, name: str) -> 
         await world.settle()
         assert (command.state, command.outcome) == (state, name)
         assert _command(world)["op"] == "op-99"
+
+    run_world(test)
+
+
+def _answer(world: World, code: int, arg1: int, arg2: int, text: str = "") -> None:
+    journal = world.node.journal
+    items = [record.text_item(text)] if text else []
+    row = (code, codes.INFO, arg1, arg2)
+    journal.append(record.build(schema.EVENT, journal.seq, record.UPTIME, 0, 0, [row], items))
+
+
+class Collector:
+    """Lets the node of a world collect the parts of a patch, as the firmware does, and then try it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.patch = b""
+        self.taken: list[tuple[int, int]] = []
+        world.node.on_command = self.take
+
+    def take(self, kind: int, plain: bytes) -> None:
+        number, op, data = commands.parse_config(plain)
+        assert op == commands.PART
+        count, index = data[4], data[5]
+        self.taken.append((number, index))
+        there = len(self.patch) // commands.PART_BYTES
+        if index == there:
+            self.patch += data[commands.PART_HEAD :]
+            there += 1
+        if index == count - 1 and there == count:
+            assert crc32(self.patch) == int.from_bytes(data[:4], "little")
+            _answer(self.world, codes.COMMAND, number, codes.TRIAL)
+        else:
+            _answer(self.world, codes.COMMAND, number, codes.PART, str(there))
+
+
+PATCH = json.dumps({f"a-name-of-a-setting-{n}": n for n in range(20)}).encode()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "text", "state"), [(codes.DONE, "", "done"), (codes.ROLLED_BACK, "no answer", "failed")]
+)
+def test_long_patch_goes_in_parts_and_ends_with_its_trial(outcome: int, text: str, state: str) -> None:
+    async def test(world: World) -> None:
+        collector = Collector(world)
+        await world.greet()
+        command = world.hub.command(1, commands.SET, PATCH)
+        for value in range(5):
+            world.node.create(value)
+            await world.settle()
+        assert collector.patch == PATCH
+        assert collector.taken == [(command.number, index) for index in range(3)]
+        assert (command.state, command.outcome) == ("trial", "trial")
+        assert not command.pending
+        _answer(world, codes.SETTINGS, outcome, command.number, text)
+        await world.settle()
+        assert (command.state, command.text) == (state, text)
+        assert command.outcome == codes.OUTCOMES[outcome]
+
+    run_world(test)
+
+
+def test_gateway_that_begins_anew_goes_on_where_the_node_is() -> None:
+    async def test(world: World) -> None:
+        collector = Collector(world)
+        collector.patch = PATCH[: 2 * commands.PART_BYTES]
+        await world.greet()
+        command = world.hub.command(1, commands.SET, PATCH)
+        for value in range(3):
+            world.node.create(value)
+            await world.settle()
+        assert collector.taken == [(command.number, 0), (command.number, 2)]
+        assert collector.patch == PATCH and command.state == "trial"
+
+    run_world(test)
+
+
+def test_findings_of_a_self_test_are_told() -> None:
+    async def test(world: World) -> None:
+        await world.greet()
+        command = world.hub.command(1, commands.SELFTEST)
+        _answer(world, codes.SELFTEST, command.number, 1 << 16 | codes.FAIL, "full")
+        row = commands.result_row(command.number, codes.DONE)
+        _answer(world, codes.COMMAND, row[2], row[3])
+        await world.settle()
+        assert ("finding", 1, command.number, 1 << 16 | codes.FAIL, "full") in world.told
+        # The finding comes first: the result ends the command.
+        kinds = [told[0] for told in world.told]
+        assert kinds.index("finding") < kinds.index("result")
 
     run_world(test)
 
@@ -201,7 +291,7 @@ def test_node_that_is_unknown_or_revoked_is_given_none() -> None:
             assert caught.value.code == code
         world.keys.bans.clear()
         with pytest.raises(SimpangError) as caught:
-            world.hub.command(1, commands.SET, b"x" * (commands.MAX_DATA + 1))
+            world.hub.command(1, commands.SET, b"x" * (commands.MAX_PATCH + 1))
         assert caught.value.code == "node.command"
         assert world.keys.entries[1].commands == 0
 
@@ -244,6 +334,9 @@ def test_withdrawn_command_is_not_delivered_and_its_result_is_told_all_the_same(
 def test_data_of_a_command_is_what_the_node_expects() -> None:
     assert parse_command(1, "health", None) == (commands.HEALTH, b"")
     assert parse_command(1, "identify", 300) == (commands.IDENTIFY, b"\x2c\x01")
+    assert parse_command(1, "read", None) == (commands.READ, b"")
+    assert parse_command(1, "read", 300) == (commands.READ, b"\x2c\x01")
+    assert parse_command(1, "selftest", None) == (commands.SELFTEST, b"")
     number, data = parse_command(1, "set", {"record": {"batch": 6}, "buses": None})
     assert (number, json.loads(data)) == (commands.SET, {"record": {"batch": 6}, "buses": None})
 
@@ -253,7 +346,8 @@ def test_data_of_a_command_is_what_the_node_expects() -> None:
     [
         ("dance", None), ("health", 1), ("restart", "now"), ("identify", None), ("identify", 0),
         ("identify", 65_536), ("identify", True), ("identify", 1.5), ("set", None), ("set", {}), ("set", [1]),
-        ("set", {"a": "\ud800"}),
+        ("set", {"a": "\ud800"}), ("set", {"a": "x" * 4096}), ("read", -1), ("read", "0"), ("read", 65_536),
+        ("part", None), ("selftest", 1),
     ],
 )  # fmt: skip
 def test_command_that_makes_no_sense_is_refused(op: str, value: object) -> None:

@@ -178,7 +178,7 @@ async def test_answer_does_not_wait_unless_it_is_asked_to(bench: Bench) -> None:
         ({"node": 9, "command": "health"}, "node.unknown"),
         ({"node": 1, "command": "health", "wait_s": COMMAND_WAIT_S + 1}, "control.request"),
         ({"node": 1, "command": "health", "wait_s": "long"}, "control.request"),
-        ({"node": 1, "command": "set", "data": {"x": "y" * 300}}, "node.command"),
+        ({"node": 1, "command": "set", "data": {"x": "y" * 4100}}, "node.command"),
     ],
 )
 async def test_command_that_cannot_be_is_refused(

@@ -22,6 +22,8 @@ CATALOGUE = {
     "node.identify": Entry(node=True, op="identify"),
     "node.configure": Entry(node=True, op="set"),
     "node.restart": Entry(node=True, op="restart"),
+    "node.read": Entry(node=True, op="read"),
+    "node.selftest": Entry(node=True, op="selftest"),
     "node.rekey": Entry(node=True),
 }
 HARMLESS = ("gateway.status", "node.health", "node.identify")

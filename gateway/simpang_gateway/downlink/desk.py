@@ -17,7 +17,7 @@ from .book import MEMORY, NODE_QUEUE, Book
 from .ed25519 import verify
 from .envelope import Order, Refused, read_order, unpack
 from .rules import Bucket, Rules
-from .tickets import DONE, EXPIRED, FAILED, LOCAL, QUEUED, REFUSED, SENT, Now, Ticket
+from .tickets import DONE, EXPIRED, FAILED, LOCAL, QUEUED, REFUSED, SENT, TRIAL, Now, Ticket
 
 VERIFY_PER_MINUTE = 600
 """Signatures that are checked, whoever sent them: what a stranger can cost the gateway."""
@@ -26,6 +26,9 @@ ANSWERS_PER_MINUTE = 60
 REPEAT_MS = 5_000
 """A copy of a remembered command has its state told again, but not more often."""
 
+FINDINGS = 32
+"""Parts of a self-test that are kept."""
+
 # What a node's word means for the one who asked.
 _OUTCOMES = {
     codes.DONE: DONE,
@@ -33,6 +36,8 @@ _OUTCOMES = {
     codes.UNKNOWN_OP: REFUSED,
     codes.FAILED: FAILED,
     codes.INTERRUPTED: FAILED,
+    codes.TRIAL: TRIAL,
+    codes.ROLLED_BACK: FAILED,
 }
 # What is forbidden now may be allowed, or come to exist, before the command expires: a copy of it must not be
 # carried out then. After every other refusal the same command may be sent again.
@@ -47,6 +52,7 @@ _FINAL = frozenset(
     }
 )
 
+_TRIED = codes.OUTCOMES[codes.TRIAL]
 # Ended without the node's word, which may still come.
 _DOUBTFUL = frozenset({"command.unanswered", "command.replaced"})
 
@@ -296,13 +302,36 @@ class Desk:
         It counts even after the command has expired: then it was on its way in time.
         """
         ticket = self._find(node, number)
-        if ticket is None or ticket.outcome is not None or not (ticket.pending or ticket.code in _DOUBTFUL):
+        if ticket is None or outcome == codes.PART:
+            return None
+        if ticket.outcome is not None and (ticket.outcome != _TRIED or outcome == codes.TRIAL):
+            return None
+        if not (ticket.pending or ticket.code in _DOUBTFUL):
             return None
         ticket.end(_OUTCOMES.get(outcome, FAILED), now, text=text)
         known = outcome < len(codes.OUTCOMES)
         ticket.outcome = codes.OUTCOMES[outcome] if known else f"outcome-{outcome}"
         self.dirty = True
         return ticket
+
+    def finding(self, node: int, number: int, found: int, text: str) -> None:
+        """A part of a node's self-test is in the store: it becomes part of the command's result."""
+        ticket = self._find(node, number)
+        if ticket is None or ticket.command != "node.selftest" or not ticket.pending:
+            return
+        parts = (ticket.result or {}).get("parts", [])
+        if len(parts) >= FINDINGS:
+            return
+        part, result = found >> 16, found & 0xFF
+        parts.append(
+            {
+                "part": codes.TEST_PARTS[part] if part < len(codes.TEST_PARTS) else f"part-{part}",
+                "number": found >> 8 & 0xFF,
+                "result": codes.TEST_RESULTS[result] if result < len(codes.TEST_RESULTS) else "unknown",
+                "text": text,
+            }
+        )
+        ticket.result, self.dirty = {"parts": parts}, True
 
     def begun(self, ticket: Ticket, now: Now) -> None:
         """The gateway begins with a command of its own."""

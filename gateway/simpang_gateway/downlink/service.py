@@ -35,7 +35,7 @@ INBOX = 64
 """Messages that wait to be judged; what finds no room is counted as `command.flood`."""
 LOCAL_VALID_S = 86_400
 """How long a command from the control socket may wait for its node, where the clock is known."""
-COMMAND_WAIT_S = 60
+COMMAND_WAIT_S = 3600
 """The longest that an answer on the control socket waits for a command's end."""
 STATE_KEPT_S = 3600
 """How long the broker keeps a state after its command has expired."""
@@ -145,6 +145,10 @@ class Downlink:
         ticket = self._desk.result(node, number, outcome, text, self._now())
         if ticket is not None:
             self._changed(ticket)
+
+    def finding(self, node: int, number: int, found: int, text: str) -> None:
+        """A part of a node's self-test is in the store."""
+        self._desk.finding(node, number, found, text)
 
     def status(self) -> dict[str, object]:
         """Return what `simpang gateway status` shows of it."""
@@ -373,6 +377,8 @@ class Downlink:
             "outcome": ticket.outcome,
             "text": ticket.text,
         }
+        if ticket.result is not None:
+            found["result"] = ticket.result
         return {"node": node, "command": found}
 
     async def _take_local(self, command: str, node: int, data: object) -> Ticket:

@@ -5,8 +5,9 @@ from typing import Any
 
 from ..clock import Clock
 
-QUEUED, SENT, DONE, FAILED, REFUSED, EXPIRED = "queued", "sent", "done", "failed", "refused", "expired"
-STATES = (QUEUED, SENT, DONE, FAILED, REFUSED, EXPIRED)
+QUEUED, SENT, TRIAL = "queued", "sent", "trial"
+DONE, FAILED, REFUSED, EXPIRED = "done", "failed", "refused", "expired"
+STATES = (QUEUED, SENT, TRIAL, DONE, FAILED, REFUSED, EXPIRED)
 
 LOCAL = ""
 """The key and the uplink of a command that came through the control socket."""
@@ -62,7 +63,7 @@ class Ticket:
     @property
     def pending(self) -> bool:
         """True until its end is known."""
-        return self.state in (QUEUED, SENT)
+        return self.state in (QUEUED, SENT, TRIAL)
 
     def has_expired(self, now: Now) -> bool | None:
         """Whether its time is over; None while nobody knows.

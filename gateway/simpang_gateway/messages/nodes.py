@@ -34,6 +34,12 @@ NODE = {
         "perintah ini tidak dapat diberikan ke node {node}: {error}",
         "lihat `simpang node command --help`",
     ),
+    "node.unread": error(
+        "the configuration of node {node} could not be read: {state}, {text}",
+        "try again when the node is heard; a node that sleeps needs a longer --wait",
+        "konfigurasi node {node} tidak dapat dibaca: {state}, {text}",
+        "coba lagi saat node terdengar; node yang tidur perlu --wait lebih lama",
+    ),
     "node.floor_jump": warning(
         "port {port}, node {node} gave up more than 4096 records at once ({count} times)",
         "after a long outage that is as it should be; else look at that board and its key",

@@ -68,6 +68,53 @@ def test_answer_of_the_node_is_the_end(outcome: int, state: str, word: str) -> N
 # ---- strangers
 
 
+def test_configuration_on_trial_is_pending_until_the_node_says_how_it_ended() -> None:
+    for outcome, state in ((codes.DONE, "done"), (codes.ROLLED_BACK, "failed")):
+        city = City()
+        city.give("a", "node.configure", data={"led": 2})
+        city.give("b", "node.health")
+        ticket = city.desk.book.tickets["a"]
+        ticket.number = 1
+        assert [t.id for t in city.desk.ready(city.now)] == ["a"]
+        assert city.desk.result(7, 1, codes.PART, "1", city.now) is None and ticket.outcome is None
+        assert city.desk.result(7, 1, codes.TRIAL, "", city.now) is ticket
+        assert (ticket.state, ticket.outcome, ticket.pending) == ("trial", "trial", True)
+        assert city.desk.result(7, 1, codes.TRIAL, "", city.now) is None
+        # The next has to wait, also over a restart of the gateway, which asks again.
+        assert list(city.desk.ready(city.now)) == []
+        city.restart()
+        assert [t.id for t in city.desk.ready(city.now)] == ["a"]
+        ticket = city.desk.book.tickets["a"]
+        assert city.desk.result(7, 1, outcome, "why", city.now) is ticket
+        assert (ticket.state, ticket.outcome, ticket.text) == (state, codes.OUTCOMES[outcome], "why")
+        # It is said twice where a power cut came in between.
+        assert city.desk.result(7, 1, outcome, "why", city.now) is None
+        assert [t.id for t in city.desk.ready(city.now)] == ["b"]
+
+
+def test_findings_become_the_result_of_a_self_test_and_are_bounded() -> None:
+    city = City()
+    city.give("a", "node.selftest")
+    ticket = city.desk.book.tickets["a"]
+    ticket.number = 1
+    city.desk.finding(7, 2, 0, "another")
+    city.desk.finding(7, 1, 0 << 16 | 1 << 8 | codes.FAIL, "silent")
+    city.desk.finding(7, 1, 99 << 16 | 99, "new")
+    assert ticket.result == {
+        "parts": [
+            {"part": "sensor", "number": 1, "result": "fail", "text": "silent"},
+            {"part": "part-99", "number": 0, "result": "unknown", "text": "new"},
+        ]
+    }
+    for _ in range(100):
+        city.desk.finding(7, 1, 1 << 16, "")
+    assert len(ticket.result["parts"]) == FINDINGS
+    city.desk.result(7, 1, codes.DONE, "", city.now)
+    assert ticket.to_state()["result"] == ticket.result
+    city.restart()
+    assert city.desk.book.tickets["a"].result == ticket.result
+
+
 def test_stranger_is_told_nothing() -> None:
     city = City()
     stranger = Signer("ops", seed=99)

@@ -1,4 +1,4 @@
-"""`simpang node`: add, rekey, revoke, command, list."""
+"""`simpang node`: add, rekey, revoke, command, list; `nodetasks` has the rest."""
 
 import errno
 import json
@@ -12,17 +12,23 @@ import click
 from simpang_gateway.errors import SimpangError
 
 from .help import config_option, example, json_option
+from .nodetasks import describe, give, read_configuration, self_test, set_configuration
 
 if TYPE_CHECKING:
     from simpang_gateway.config import GatewayConfig
     from simpang_gateway.keystore import KeyStore
 
-COMMANDS = ("health", "identify", "restart", "set")
+COMMANDS = ("health", "identify", "restart", "set", "read", "selftest")
 
 
 @click.group(epilog=example('simpang node add --place "Simpang Lima, north mast"', "simpang node list"))
 def node() -> None:
-    """Add, list and revoke sensor nodes, renew their keys, give them commands."""
+    """Add, list and revoke sensor nodes, renew their keys, give them commands, configure and test them."""
+
+
+node.add_command(set_configuration)
+node.add_command(read_configuration)
+node.add_command(self_test)
 
 
 _out_option = click.option(
@@ -203,33 +209,18 @@ def command(
     """Give a node a command through the running gateway, and show what became of it.
 
     health: report at once. identify SECONDS: blink. restart: start anew. set JSON: change its configuration
-    by a merge patch (RFC 7386). It waits for its turn behind commands of the city, and takes the place of one
-    that was given here and is still pending. The exit status is 0 when the node has done it.
+    by a merge patch (RFC 7386). read, selftest: see `simpang node config` and `selftest`. It waits for its
+    turn behind commands of the city, and takes the place of one that was given here and is still pending. The
+    exit status is 0 when the node has done it.
     """
-    from simpang_gateway.config import load
-    from simpang_gateway.control import request
-
     from .show import print_json
 
-    argument = _argument(number, command, data)
-    config = load(config_path)
-    answer = request(
-        config.control_socket,
-        "node.command",
-        timeout_s=wait + 10.0,
-        node=number,
-        command=command,
-        data=argument,
-        wait_s=wait,
-    )
-    found = answer["command"]
+    found = give(config_path, number, command, _argument(number, command, data), wait)
     if as_json:
         print_json({"v": 1, "node": number, "command": found})
     else:
-        told = f": {found['text']}" if found["text"] else ""
-        outcome = f" ({found['outcome']})" if found["outcome"] not in (None, found["state"]) else ""
-        click.echo(f"Command {found['id']} ({command}) for node {number}: {found['state']}{outcome}{told}.")
-        if found["state"] in ("queued", "sent"):
+        click.echo(describe(number, command, found))
+        if found["state"] in ("queued", "sent", "trial"):
             click.echo("Next: its answer comes as a record; `simpang gateway status --json` shows it too.")
     if found["state"] != "done":
         context.exit(1)

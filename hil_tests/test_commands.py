@@ -66,10 +66,10 @@ async def test_configuration_is_changed_from_afar_and_survives_what_is_wrong(mak
     await bench.node.power_on()
     gateway = bench.connect()
     await gateway.wait_for(lambda: len(gateway.records) >= 5)
-    wrong = {"link": {"baud": 9600}}
+    wrong = {"link": {"baud": 100}}
     gateway.post(1, commands.SET, json.dumps(wrong).encode())
     await gateway.wait_for(lambda: len(gateway.results()) == 1)
-    assert gateway.results()[0][:2] == (1, codes.REFUSED) and "link" in gateway.results()[0][2]
+    assert gateway.results()[0][:2] == (1, codes.REFUSED) and "link.baud: is 100" in gateway.results()[0][2]
     gateway.post(2, commands.SET, json.dumps({"record": {"interval_ms": 5}}).encode())
     await gateway.wait_for(lambda: len(gateway.results()) == 2)
     assert gateway.results()[1][1] == codes.REFUSED
@@ -78,7 +78,8 @@ async def test_configuration_is_changed_from_afar_and_survives_what_is_wrong(mak
     gateway.post(3, commands.SET, json.dumps({"record": {"interval_ms": 50}, "health_s": 60}).encode())
     await bench.node.wait_boots(2)
     await gateway.wait_for(lambda: len(gateway.results()) == 3)
-    assert gateway.results()[2] == (3, codes.DONE, "")
+    assert gateway.results()[2] == (3, codes.TRIAL, "")
+    await gateway.wait_for(lambda: gateway.settings() == [(3, codes.DONE, "")])
     known = len(gateway.records)
     await gateway.wait_for(lambda: len(gateway.records) >= known + 10)
     await bench.node.cut_power()

@@ -1,5 +1,6 @@
 """A configuration from afar: tried by a whole node on the real VM, and given up where it is wrong."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from click.testing import CliRunner, Result
 
 from hil_tests.bench import BUSES, BUSY, DUST, WEATHER, Bench
-from simpang.rig.node import DEEPSLEEP_RESET
+from simpang.cli.node import node as commands
+from simpang.rig.gateway import GatewayProcess
+from simpang.rig.node import DEEPSLEEP_RESET, VirtualNode
 from simpang_protocol import codes
 
 QUICK = {**BUSY, "trial_s": 2, "link": {"baud": 115200}}
@@ -151,3 +155,40 @@ async def test_sleeping_node_is_on_trial_over_its_sleep(make_bench) -> None:
     await gateway.wait_for(lambda: gateway.settings())
     assert gateway.settings() == [(5, codes.DONE, "")]
     assert (await files(bench))[0]["sleep"] == {"awake_s": 1}
+
+
+# Nobody polls.
+AWAY = '{"link": {"kind": "rs485"}, "trial_s": 2}'
+
+
+def _cli(gateway: GatewayProcess, *arguments: str) -> Result:
+    return CliRunner().invoke(commands, [*arguments, "--config", str(gateway.config)])
+
+
+async def test_person_configures_a_node_through_the_gateway(tmp_path: Path) -> None:
+    gateway = GatewayProcess(tmp_path / "gateway", settings={"store": {"commit_ms": 5}})
+    number, key = gateway.add_node("junction")
+    config = {**QUICK, "trial_s": 30}
+    node = VirtualNode("n1", tmp_path / "n1", config=config, key=key, link=2)
+    patch = tmp_path / "patch.json"
+    patch.write_text(json.dumps({"buses": LONG["buses"], "health_s": 60, "watchdog_s": 40}, indent=2))
+    try:
+        await node.power_on()
+        gateway.set_port("line1", node.url)
+        await gateway.start()
+        done = await asyncio.to_thread(_cli, gateway, "set", str(number), "--file", str(patch))
+        assert done.exit_code == 0 and "done" in done.output, done.output
+        read = await asyncio.to_thread(_cli, gateway, "config", str(number), "--json")
+        assert read.exit_code == 0, read.output
+        told = json.loads(read.output)
+        assert told["configuration"] == {**config, **json.loads(patch.read_text())}
+        for secret in ("up", "down", "hello"):
+            assert str(key[secret]) not in read.output
+        lost = await asyncio.to_thread(_cli, gateway, "set", str(number), AWAY)
+        assert lost.exit_code == 1
+        assert "failed (rolled_back): no answer in 2 s" in lost.output and "correct the patch" in lost.output
+        bad = await asyncio.to_thread(_cli, gateway, "set", str(number), '{"led": 34}')
+        assert bad.exit_code == 1 and "refused: led: GPIO 34 is an input only" in bad.output
+    finally:
+        gateway.kill()
+        await node.stop()

@@ -231,6 +231,7 @@ class App:
     def _obey(self) -> None:
         """Carry out the command that came."""
         mail, self._mail = self._mail, b""
+        gc.collect()
         commands = self._commands()
         try:
             commands.take(mail)

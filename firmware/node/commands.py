@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _KEY = "command"
 _MAX_BYTES = 5 + record.MAX_TEXT
-_MAX_CONFIG_BYTES = 4096
 _PARTS_SUFFIX = ".part"
 _NO_MEMORY = "memory: there is not enough for this"
 
@@ -200,11 +199,16 @@ class Commands:
     def _read(self, data: bytes) -> str:
         """Return CRC-32 and size of the configuration, or what stands at an offset."""
         with open(self._path, "rb") as file:
-            text = file.read(_MAX_CONFIG_BYTES)
-        if len(data) != 2:
-            return "%08x %d" % (crc32(text) & 0xFFFFFFFF, len(text))
-        at = data[0] | data[1] << 8
-        return _cut(text[at : at + record.MAX_TEXT])
+            if len(data) == 2:
+                file.seek(data[0] | data[1] << 8)
+                return _cut(file.read(record.MAX_TEXT))
+            size = crc = 0
+            piece = file.read(record.MAX_TEXT)
+            while piece:
+                size += len(piece)
+                crc = crc32(piece, crc)
+                piece = file.read(record.MAX_TEXT)
+        return "%08x %d" % (crc & 0xFFFFFFFF, size)
 
 
 def _cut(data: bytes) -> str:

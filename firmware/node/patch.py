@@ -3,6 +3,7 @@
 Imported for one command and dropped after it.
 """
 
+import gc
 import json
 import sys
 from binascii import crc32
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from esp32 import NVS
 
-_MAX_CONFIG_BYTES = 4096
 _MAX_BRACKETS = 64
 # A configuration has four levels; deeper ones could only be an attack on the stack.
 _MAX_DEPTH = 6
@@ -65,15 +65,18 @@ def apply(path: str, data: bytes, command: int, nvs: "NVS") -> bool:
     """Put the configuration as a patch changes it on trial; False where it changes nothing. Raises Refused
     and OSError."""
     with open(path, "rb") as file:
-        before = file.read(_MAX_CONFIG_BYTES + 1)
+        before = file.read()
     merged = merge_patch(_object("configuration", before), _object("patch", data))
     if merged == _object("configuration", before):
         return False
-    text = json.dumps(merged, separators=(",", ":"))
-    problem = _check(text)
+    merged = json.dumps(merged, separators=(",", ":")).encode()
+    # What is not needed any more makes room for the check.
+    del before
+    gc.collect()
+    problem = _check(merged)
     if problem:
         raise Refused(problem)
-    trial.Trial(nvs, path).begin(text.encode(), command)
+    trial.Trial(nvs, path).begin(merged, command)
     return True
 
 
@@ -108,7 +111,7 @@ def _object(place: str, data: bytes) -> "dict[str, Any]":
     return table
 
 
-def _check(text: str) -> str:
+def _check(text: bytes) -> str:
     """Return what is wrong with a configuration, empty for nothing."""
     before = list(sys.modules)
     from node import config

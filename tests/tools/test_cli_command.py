@@ -95,7 +95,8 @@ def test_ids_are_never_the_same(key: Path) -> None:
         (("node.identify", "30"), "command.data"),
         (("gateway.status", "--node", "7"), "command.data"),
         (("gateway.replay", '{"from": 5}'), "command.data"),
-        (("node.configure", '{"record": "' + "x" * 4100 + '"}', "--node", "7"), "node.command"),
+        (("node.configure", '{"record": "' + "x" * 4100 + '"}', "--node", "7"), "command.too_large"),
+        (("node.configure", "[]", "--node", "7"), "node.command"),
         (("gateway.status", "--id", "a/b"), "command.malformed"),
     ],
 )

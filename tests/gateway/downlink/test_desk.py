@@ -108,7 +108,7 @@ def test_findings_become_the_result_of_a_self_test_and_are_bounded() -> None:
     }
     for _ in range(100):
         city.desk.finding(7, 1, 1 << 16, "")
-    assert len(ticket.result["parts"]) == FINDINGS
+    assert len(ticket.result["parts"]) == desks.FINDINGS
     city.desk.result(7, 1, codes.DONE, "", city.now)
     assert ticket.to_state()["result"] == ticket.result
     city.restart()

@@ -370,7 +370,7 @@ class Downlink:
                 await asyncio.wait([ended], timeout=seconds)
             finally:
                 self._waiting.pop(ticket.id, None)
-        found = {
+        found: dict[str, object] = {
             "id": ticket.number,
             "op": name,
             "state": ticket.state,

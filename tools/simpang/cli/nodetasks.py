@@ -1,7 +1,7 @@
 """What `simpang node` has a node do and waits for: set, config, selftest."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,7 +18,7 @@ _LONGEST_S = 3600
 _READ_WAIT_S = 60
 
 
-def _wait_option(default: int) -> Any:
+def _wait_option(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option(
         "--wait",
         type=click.IntRange(1, _LONGEST_S),
